@@ -1,0 +1,1 @@
+//! Breaks real clusters and proves that nothing acknowledged is lost.

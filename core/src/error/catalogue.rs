@@ -1,0 +1,109 @@
+//! The catalogue of coded errors. Codes are never renumbered and never reused.
+
+use std::fmt;
+
+/// A stable error code: `HUB-nnnn`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Code(pub u16);
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HUB-{:04}", self.0)
+    }
+}
+
+/// What a code means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The code.
+    pub code: Code,
+    /// A short title, the same for every occurrence.
+    pub title: &'static str,
+    /// The HTTP status it is answered with; 0 for errors of the command line and of the start.
+    pub status: u16,
+    /// Why it happens.
+    pub cause: &'static str,
+    /// What to do.
+    pub cure: &'static str,
+}
+
+macro_rules! catalogue {
+    ($($number:literal $name:ident $status:literal $title:literal $cause:literal $cure:literal)*) => {
+        /// The codes by name.
+        pub mod code {
+            use super::Code;
+            $(#[doc = $title] pub const $name: Code = Code($number);)*
+        }
+
+        /// Every code, in order.
+        pub const CATALOGUE: &[Explanation] = &[
+            $(Explanation { code: Code($number), title: $title, status: $status, cause: $cause, cure: $cure },)*
+        ];
+    };
+}
+
+catalogue! {
+    1001 NOT_JSON 400 "Body is not JSON" "The request's body could not be parsed as JSON." "Send well-formed JSON; the detail names the line and column."
+    1002 BAD_REQUEST 400 "Malformed request" "The path, the query or a header could not be parsed." "See the detail for the part that is wrong."
+    1003 INVALID_FIELDS 422 "Some fields are not valid" "One or more fields are missing, unknown, of the wrong type or out of range." "Mend every field listed in `errors`; each has a JSON pointer."
+    1004 TOO_LARGE 413 "Too large" "The body, the content or the metadata is larger than the limit." "Send less, or raise MAX_CONTENT_BYTES (at most 3 MiB)."
+    1005 MEDIA_TYPE 415 "Unsupported media type" "The body's content type is not one that this call takes." "Send `Content-Type: application/json` (a batch also takes application/x-ndjson)."
+    1006 NOT_BUILT 422 "Known, but not supported by this version" "The field or value belongs to a later version of message-hub." "Leave it out; it is refused so that it is never silently ignored."
+    1007 NO_ROUTE 404 "No such path" "Nothing is served under this path." "See /docs for all calls."
+    1008 METHOD 405 "Method not allowed" "The path exists, but not with this method." "See the `Allow` header, or /docs."
+    1009 HEADER_TIMEOUT 408 "Request took too long to arrive" "The request's header or body did not arrive in time." "Send the whole request at once; check the network."
+    1010 INTERNAL 500 "Internal error" "A fault in message-hub." "Report it with the trace id; the request may be repeated with the same Idempotency-Key."
+    1101 NO_TOKEN 401 "Token missing" "The call needs a bearer token." "Send `Authorization: Bearer TOKEN`; `message-hub token` makes one."
+    1102 BAD_TOKEN 401 "Token not valid" "The token is malformed, unsigned, or signed with another key or algorithm." "Make a new one with the cluster's SECRET_KEY: `message-hub token`."
+    1103 EXPIRED_TOKEN 401 "Token expired" "The token's `exp` has passed, or its `nbf` has not come." "Get a new token; check the clocks."
+    1104 SCOPE 403 "Scope missing" "The token lacks the scope that this call needs." "Get a token with the scope named in the detail."
+    1105 FOREIGN_SERVICE 403 "Not your service" "A service may only send, register and read as itself." "Use the service's own token, or one with an admin scope."
+    1201 NO_MESSAGE 404 "No such message" "No message with this id exists here, or its retention has passed." "Check the id."
+    1202 UNKNOWN_TARGET 404 "Target is not registered" "No service of this name is registered." "Register it, mend the name, or send with `?allow_unregistered=true`."
+    1203 MESSAGE_CONFLICT 409 "Message is in another state" "The message is no longer in a state that allows this." "See `message_status` in the problem; while `delivering`, try again when the attempt has ended."
+    1204 KEY_REUSED 422 "Idempotency key used with another body" "The same key stood for another request before." "Use a new key for a new request; repeat a request with exactly the same body."
+    1205 KEY_IN_PROGRESS 409 "The first request with this key is still running" "An earlier request with the same key has not ended." "Repeat the same request a little later."
+    1206 BACKLOG_FULL 429 "Target's backlog is full" "Too many messages wait for this target." "Wait for `Retry-After`; see `/services/{name}/backlog` for why it does not drain."
+    1207 TYPE_REFUSED 422 "Target does not take this message type" "The target registered the message types it takes, and this is not one." "Mend the type, or let the target register it."
+    1208 EXPIRED 409 "Message has expired" "Its `expires_at` has passed: it cannot be replayed." "Send it anew, or discard it."
+    1209 BATCH_REFUSED 422 "Batch refused" "The batch is atomic and at least one of its messages was refused." "Mend the messages that have a problem in `results`; nothing was stored."
+    1301 NO_SERVICE 404 "No such service" "No service of this name is registered." "Check the name; `message-hub services list` shows all."
+    1302 NO_INSTANCE 404 "No such instance" "The service has no instance of this id." "Register it again."
+    1303 REVISION 412 "Changed meanwhile" "`If-Match` names another revision than the current one." "Read it again and repeat the change on what it is now."
+    1304 URL_REFUSED 422 "Address not allowed" "The URL leads to an address that message-hub never calls, or that ALLOWED_TARGETS does not include." "Register a reachable address of the service; see ALLOWED_TARGETS."
+    1305 REGISTRY_FULL 429 "Registry is full" "The limit on services or instances is reached." "Deregister what is no longer used."
+    1401 NO_LEADER 503 "No leader" "The cluster has no leader at the moment: an election is running, or a majority of nodes is down." "Try again after `Retry-After`; if it stays, start the missing nodes."
+    1402 UNKNOWN_OUTCOME 504 "Outcome unknown" "The deadline passed after the write was sent: it may or may not have been done." "Ask again with the same Idempotency-Key, or look the message up by its id."
+    1403 OVERLOADED 503 "Node is too busy" "Too many requests wait in this node." "Try again after `Retry-After`."
+    1404 DRAINING 503 "Node is draining" "This node is about to stop." "Use another node."
+    1405 DISK_LOW 503 "Disk space is low" "Free disk is below max(256 MiB, 5 %): no new messages are taken." "Free disk; the node recovers by itself."
+    1406 STORE_UNAVAILABLE 503 "Message store is not reachable" "The store did not answer." "Try again after `Retry-After`; see the node's log."
+    1407 NODE_BEHIND 503 "Node is behind" "This node did not catch up in time for a fresh read." "Try again, use another node, or read with `?consistency=stale`."
+    1408 NO_NODE 404 "No such node" "No node of this id belongs to the cluster." "`message-hub cluster status` shows all."
+    1409 UNSAFE 409 "Not safe now" "The change would cost the cluster its majority." "Bring the other nodes back first."
+    2001 CONFIG 0 "Configuration is not valid" "One or more settings are unknown or wrong." "Mend each listed setting; `message-hub config default` shows all with their meaning."
+    2002 NO_KEY 0 "SECRET_KEY missing or too short" "`serve` needs a key of at least 32 bytes." "Make one: `openssl rand -base64 48`, and set SECRET_KEY or SECRET_KEY_FILE."
+    2003 PORT_IN_USE 0 "Port in use" "Another process listens on the address." "Stop it, or choose another port."
+    2004 OTHER_CLUSTER 0 "Data folder of another cluster" "The folder's identity and the cluster that was asked to be joined differ." "Use the right folder, or `serve --rejoin` to set it aside and join anew."
+    2005 IDENTITY_TAKEN 0 "Two nodes with one identity" "Another process runs with this data folder, or a copy of it joined from another address." "Stop the other one; never copy a data folder to make a node: start with an empty one."
+    2006 DAMAGED 0 "Data is damaged" "The log or the database ends before what was certainly synced, or a checksum does not fit." "`serve --rejoin` sets the folder aside and joins as a new node; a lone node: `cluster recover --accept-loss`."
+    2007 DISK_FULL 0 "Disk is full" "The data folder cannot be written." "Free disk and start again; nothing accepted is lost."
+    2008 CLUSTER_KEY 0 "Cluster key differs" "A peer proved another CLUSTER_KEY." "Give all nodes the same CLUSTER_KEY (default: derived from SECRET_KEY)."
+    2009 NOT_REACHABLE 0 "No peer reachable" "None of the addresses to join answered." "Start the first node, check the addresses and the network."
+    2010 PLAIN_PEERS 0 "Peers outside loopback are not encrypted" "Node-to-node traffic is plain text, and an address is not loopback." "Use a private network and say so with `--plain-peers`."
+    2011 CLOCK 0 "Clock is off" "This machine's clock is more than 5 s from the cluster's." "Mend the clock (NTP). Until then this node's clock is not counted."
+    2012 NEWER_DATA 0 "Data of a newer version" "The log or a snapshot holds a kind that this version does not know." "Run the version named in the message, or a newer one."
+    2013 IO 0 "Disk error" "Reading or writing the data folder failed; after a failed sync nothing more is trusted." "Check the disk; then start again, or `serve --rejoin`."
+    3001 USAGE 0 "Wrong use" "The command line is not valid." "See `message-hub help`."
+    3002 UNREACHABLE 0 "No node reachable" "None of the URLs answered." "Check --url or MESSAGE_HUB_URL."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_rise_and_are_unique() {
+        assert!(CATALOGUE.windows(2).all(|pair| pair[0].code < pair[1].code));
+    }
+}

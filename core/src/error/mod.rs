@@ -1,0 +1,5 @@
+//! Every error that a user can meet has a stable code, with its cause and its cure.
+
+mod catalogue;
+
+pub use catalogue::{CATALOGUE, Code, Explanation, code};

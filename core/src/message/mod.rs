@@ -1,0 +1,15 @@
+//! Messages: what a sender gives, what the hub keeps, and how a message moves between its states.
+
+mod filter;
+mod idempotency;
+mod new_message;
+mod priority;
+mod record;
+mod state;
+
+pub use filter::{Cursor, Filter, Page};
+pub use idempotency::{Fingerprint, IdempotencyKey};
+pub use new_message::{Limits, NewMessage};
+pub use priority::Priority;
+pub use record::{Attempt, Message, Record};
+pub use state::{Status, Transition};

@@ -1,0 +1,18 @@
+//! The ports: traits through which the domain reaches storage, consensus, the network and the clock.
+
+mod clock;
+mod delivery;
+mod message_store;
+mod replicator;
+mod state_machine;
+
+pub use clock::{Clock, IdSource};
+pub use delivery::{Claimed, DeliveryQueue, QueueSignal, Slots, Want};
+pub use message_store::{
+    AcceptMode, AcceptRefusal, Accepted, Backlog, CancelOutcome, Consistency, DeadLetterOutcome,
+    MessageStore, StoreError, SweepReport,
+};
+pub use replicator::{Committed, Leadership, ProposeError, ReadError, Replicator, Stamper};
+pub use state_machine::{
+    AppliedMark, Entry, MemoryMachine, SnapshotFile, StateMachine, StateMachineError, Submitted,
+};

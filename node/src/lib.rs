@@ -1,0 +1,1 @@
+//! The hub's process: configuration, wiring, workers, lifecycle and command line.

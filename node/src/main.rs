@@ -1,0 +1,3 @@
+//! The `message-hub` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Replicated groups over openraft. No other crate names openraft.

@@ -1,0 +1,1 @@
+//! The message stores: every SQL word of the hub.
