@@ -1,12 +1,17 @@
 //! The ports: traits through which the domain reaches storage, consensus, the network and the clock.
 
 mod clock;
+mod cluster;
 mod delivery;
 mod message_store;
 mod replicator;
 mod state_machine;
 
 pub use clock::{Clock, IdSource};
+pub use cluster::{
+    Check, CheckStatus, ClusterControl, ClusterError, ClusterStatus, Group, GroupStatus, NodeStatus,
+    QuorumCheck, Readiness, Role,
+};
 pub use delivery::{Claimed, DeliveryQueue, QueueSignal, Slots, Want};
 pub use message_store::{
     AcceptMode, AcceptRefusal, Accepted, Backlog, CancelOutcome, Consistency, DeadLetterOutcome,
