@@ -94,7 +94,8 @@ fn banned_crates_are_absent_or_behind_their_wrappers() -> anyhow::Result<()> {
             continue;
         };
         let namers = namers(&metadata, &ban.name)?;
-        let outside = namers.difference(wrappers).map(|name| format!("{name} names {}: {}", ban.name, ban.reason));
+        let outside =
+            namers.difference(wrappers).map(|name| format!("{name} names {}: {}", ban.name, ban.reason));
         wrong.extend(outside);
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -104,9 +105,11 @@ fn banned_crates_are_absent_or_behind_their_wrappers() -> anyhow::Result<()> {
 /// The crates that name `banned` directly.
 fn namers(metadata: &Metadata, banned: &str) -> anyhow::Result<BTreeSet<String>> {
     let resolve = metadata.resolve.as_ref().context("cargo metadata answered without a graph")?;
-    let names: std::collections::BTreeMap<_, _> = metadata.packages.iter().map(|p| (&p.id, &p.name)).collect();
+    let names: std::collections::BTreeMap<_, _> =
+        metadata.packages.iter().map(|p| (&p.id, &p.name)).collect();
     let is_banned = |id| names.get(id).is_some_and(|name| name.as_str() == banned);
-    let naming = resolve.nodes.iter().filter(|node| node.deps.iter().any(|dependency| is_banned(&dependency.pkg)));
+    let naming =
+        resolve.nodes.iter().filter(|node| node.deps.iter().any(|dependency| is_banned(&dependency.pkg)));
     Ok(naming.filter_map(|node| names.get(&node.id)).map(|name| name.to_string()).collect())
 }
 
@@ -151,7 +154,14 @@ fn split<'a>(expression: &'a str, operator: &str) -> Vec<&'a str> {
 #[test]
 fn licence_expressions_are_understood() {
     let allowed = BTreeSet::from(["MIT".to_owned(), "Zlib".to_owned(), "MPL-2.0".to_owned()]);
-    for met in ["MIT", "GPL-3.0 OR MIT", "GPL-3.0/MIT", "(GPL-3.0 OR MIT) AND Zlib", "GPL-3.0 AND ISC OR MIT", "MPL-2.0+"] {
+    for met in [
+        "MIT",
+        "GPL-3.0 OR MIT",
+        "GPL-3.0/MIT",
+        "(GPL-3.0 OR MIT) AND Zlib",
+        "GPL-3.0 AND ISC OR MIT",
+        "MPL-2.0+",
+    ] {
         assert!(permits(met, &allowed), "{met}");
     }
     for unmet in ["", "GPL-3.0", "GPL-3.0 AND MIT", "MIT AND (GPL-3.0 OR ISC)", "GPL-3.0 OR ISC AND MIT"] {

@@ -29,12 +29,14 @@ fn metadata() -> anyhow::Result<Metadata> {
 #[test]
 fn workspace_crates_name_only_what_lies_below() -> anyhow::Result<()> {
     let metadata = metadata()?;
-    let members: BTreeSet<String> = metadata.workspace_packages().iter().map(|p| p.name.to_string()).collect();
+    let members: BTreeSet<String> =
+        metadata.workspace_packages().iter().map(|p| p.name.to_string()).collect();
     let known: BTreeSet<String> = ARROWS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(members, known, "a new crate needs its place in ARROWS");
     let mut wrong = Vec::new();
     for package in metadata.workspace_packages() {
-        let allowed = ARROWS.iter().find(|(name, _)| *name == package.name.as_str()).map_or(&[][..], |(_, to)| to);
+        let allowed =
+            ARROWS.iter().find(|(name, _)| *name == package.name.as_str()).map_or(&[][..], |(_, to)| to);
         for dependency in &package.dependencies {
             if members.contains(&dependency.name) && !allowed.contains(&dependency.name.as_str()) {
                 wrong.push(format!("{} -> {}", package.name, dependency.name));
@@ -59,7 +61,8 @@ fn reachable(metadata: &Metadata, from: &str) -> BTreeSet<String> {
     let names: BTreeMap<_, _> = metadata.packages.iter().map(|p| (&p.id, p.name.to_string())).collect();
     let nodes: BTreeMap<_, _> =
         metadata.resolve.iter().flat_map(|resolve| &resolve.nodes).map(|node| (&node.id, node)).collect();
-    let mut open: Vec<_> = nodes.keys().copied().filter(|id| names.get(id).is_some_and(|n| n == from)).collect();
+    let mut open: Vec<_> =
+        nodes.keys().copied().filter(|id| names.get(id).is_some_and(|n| n == from)).collect();
     let mut seen = BTreeSet::new();
     while let Some(id) = open.pop() {
         for dependency in nodes.get(id).map(|node| &node.deps[..]).unwrap_or_default() {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 const MAX_LINES: usize = 500;
 
 /// What says that work was left undone. Put together here so that this file does not trip over itself.
-const UNDONE: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("for ", "now,")];
+const UNDONE: &[&str] =
+    &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("for ", "now,")];
 
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
