@@ -39,6 +39,8 @@ pub enum QueueSignal {
     Claimed(Vec<Claimed>),
     /// The target has, or may have, a message that is due now and not claimed.
     Due(ServiceName),
+    /// A message was written that becomes due only then (a scheduled one): look again at that time.
+    Later(Timestamp),
     /// This node may deliver from now on: claim what is due.
     Started,
     /// This node must not claim any more. Running attempts may be settled; it may no longer take effect.
