@@ -1,1 +1,4 @@
 //! The hub's process: configuration, wiring, workers, lifecycle and command line.
+
+pub mod config;
+pub mod telemetry;

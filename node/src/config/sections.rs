@@ -1,0 +1,134 @@
+//! Every setting, with its default and what it does.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::schema::settings;
+use super::value::{ByteSize, HostPort, Secret};
+use super::words::{LogFormat, RaftProfile};
+
+settings! {
+    /// This process.
+    node: Node {
+        /// The data folder: identity, logs, snapshots, database. One process a folder.
+        data: PathBuf = "message-hub-data",
+        /// How long a stopping node still takes requests after `/readyz` turned to 503, so that load balancers notice.
+        drain_delay: Duration = "1s",
+        /// The most a stopping node spends on running deliveries, hand-over and open requests before it stops hard.
+        drain_limit: Duration = "30s",
+    }
+
+    /// The REST interface.
+    rest: Rest {
+        /// Address and port to listen on.
+        listen: SocketAddr = "127.0.0.1:8200",
+        /// Base URL under which clients and other nodes reach this node; made from `listen` when empty.
+        advertise: Option<String> = "",
+        /// Most open connections; further ones wait to be accepted.
+        max_connections: usize = "8192",
+        /// Most requests in work at a time; further ones get 503 at once.
+        max_in_flight: usize = "4096",
+        /// Until a request's header must have arrived.
+        header_timeout: Duration = "10s",
+        /// Until a request's body must have arrived.
+        body_timeout: Duration = "30s",
+        /// The deadline of a request without one of its own.
+        request_timeout: Duration = "10s",
+        /// Most bytes of a request for one message or one change (a batch may have 16 MiB).
+        max_body_bytes: ByteSize = "4MiB",
+        /// `/metrics` needs no token.
+        open_metrics: bool = "true",
+        /// `/docs` and `/openapi.json` need no token.
+        open_docs: bool = "true",
+    }
+
+    /// Consensus and traffic between nodes.
+    raft: Raft {
+        /// Address and port to listen on for other nodes.
+        listen: SocketAddr = "127.0.0.1:8300",
+        /// `host:port` under which other nodes reach this node; made from `listen` when empty.
+        advertise: Option<HostPort> = "",
+        /// Heartbeat and election times: `default` (50 ms, 200-400 ms), `fast` (50 ms, 150-250 ms) or `wan` (500 ms, 2-4 s).
+        profile: RaftProfile = "default",
+        /// Nodes of the cluster to join, `host:port` each; any of them will do. With none, the node is a cluster of one.
+        join: Vec<HostPort> = "",
+        /// Form a new cluster of so many nodes out of `peers`: the first of them in sorted order founds it. 0 for no.
+        expect: u16 = "0",
+        /// The nodes that form the cluster, this one included: `host:port` each, or one name that resolves to all.
+        peers: Vec<HostPort> = "",
+        /// The second node becomes a voter at once: the cluster of two then stops when either stops.
+        two_nodes: bool = "false",
+        /// Traffic between nodes is not encrypted; said aloud, it may leave the loopback interface.
+        plain_peers: bool = "false",
+        /// The key that nodes prove to each other; derived from `auth.secret_key` when empty. At least 32 bytes.
+        cluster_key: Option<Secret> = "" as "CLUSTER_KEY",
+    }
+
+    /// Who may call.
+    auth: Auth {
+        /// Calls need a token. Off, everybody may do everything.
+        enabled: bool = "true",
+        /// The key that signs and checks tokens (HS256), at least 32 bytes: `openssl rand -base64 48`.
+        secret_key: Option<Secret> = "" as "SECRET_KEY",
+        /// A JSON Web Key Set with public keys (RS256, ES256, EdDSA) that also sign tokens; read again when it changes.
+        jwks_file: Option<PathBuf> = "" as "JWKS_FILE",
+        /// Tokens must have this `iss`, when set.
+        issuer: Option<String> = "",
+        /// Tokens must have this `aud`, when set.
+        audience: Option<String> = "",
+    }
+
+    /// What messages may be, and how long they are kept.
+    messages: Messages {
+        /// Largest content of a message, at most 3 MiB.
+        max_content_bytes: ByteSize = "1MiB" as "MAX_CONTENT_BYTES",
+        /// An open message older than this becomes a dead letter, unless its service says otherwise.
+        max_age: Duration = "7d",
+        /// Final messages are kept this long.
+        retention: Duration = "7d",
+        /// Most open messages of one target; further ones get 429.
+        backlog_limit: u64 = "100000",
+        /// Below this much free disk, or below 5 % of it if that is more, no new messages are taken.
+        min_free_disk: ByteSize = "256MiB",
+    }
+
+    /// How messages are delivered.
+    delivery: Delivery {
+        /// Retries after the first attempt, 0 to 100, unless the message or its service says otherwise.
+        max_retries: u8 = "12" as "MAX_RETRIES",
+        /// Deliveries at a time on one node; no target gets more than a quarter of them.
+        slots: usize = "256",
+        /// Until a connection to a target must be up.
+        connect_timeout: Duration = "5s",
+        /// Health checks at a time on one node.
+        health_checks: usize = "64",
+    }
+
+    /// Which addresses deliveries and health checks may call.
+    targets: Targets {
+        /// Networks that may be called. Empty: everything but loopback. Link-local and cloud metadata addresses and the
+        /// hub's own ports are always refused.
+        allowed: Vec<IpNet> = "" as "ALLOWED_TARGETS",
+    }
+
+    /// Bounds on what the cluster holds and does at a time.
+    limits: Limits {
+        /// Most services.
+        services: u32 = "10000",
+        /// Most instances of one service.
+        instances: u32 = "1000",
+        /// Most bytes of proposals that wait in one node; further ones get 503.
+        waiting_bytes: ByteSize = "64MiB",
+    }
+
+    /// Log lines.
+    log: Log {
+        /// `error`, `warn`, `info`, `debug` or `trace`, also by module: `info,hub_raft=debug`.
+        level: String = "info" as "LOG_LEVEL",
+        /// `text`, `json`, or `auto`: text on a terminal, JSON elsewhere.
+        format: LogFormat = "auto",
+    }
+}
