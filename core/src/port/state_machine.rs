@@ -91,8 +91,12 @@ pub trait StateMachine: Send + 'static {
     /// Makes what was applied survive a power loss, and says up to where: the log may be purged up to there.
     fn checkpoint(&mut self) -> impl Future<Output = Result<AppliedMark, StateMachineError>> + Send;
 
-    /// Writes a whole copy of the state into `dir`, for a node that the log can no longer bring up.
-    fn export(&mut self, dir: &Path) -> impl Future<Output = Result<SnapshotFile, StateMachineError>> + Send;
+    /// Writes a whole copy of the state into `dir`, for a node that the log can no longer bring up. The future borrows
+    /// nothing: entries may be applied while the copy is written, and its mark says what it holds.
+    fn export(
+        &mut self,
+        dir: &Path,
+    ) -> impl Future<Output = Result<SnapshotFile, StateMachineError>> + Send + 'static + use<Self>;
 
     /// Replaces the state by a copy, atomically also in a crash. The file is checked first, and may be moved away.
     fn install(&mut self, file: SnapshotFile) -> impl Future<Output = Result<(), StateMachineError>> + Send;
