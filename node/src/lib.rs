@@ -1,5 +1,5 @@
 //! The hub's process: configuration, wiring, workers, lifecycle and command line.
 
 pub mod config;
-pub mod telemetry;
 pub mod outbound;
+pub mod telemetry;

@@ -53,7 +53,8 @@ impl Guarded {
 
     async fn addresses(&self, target: &Uri) -> Result<Vec<SocketAddr>, ConnectFailure> {
         let host = target.host().ok_or(ConnectFailure::NoHost)?;
-        let port = target.port_u16().unwrap_or(if target.scheme_str() == Some("https") { 443 } else { 80 });
+        let default_port = if target.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = target.port_u16().unwrap_or(default_port);
         let literal = host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(ip) = literal.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, port)]);
