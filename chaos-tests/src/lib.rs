@@ -1,1 +1,7 @@
-//! Breaks real clusters and proves that nothing acknowledged is lost.
+//! Breaks real clusters: real processes of `message-hub`, on disks that lose power, fill up and fail.
+//!
+//! The tests stand in `tests/`; here is what they are made of.
+
+pub mod folder;
+pub mod power;
+pub mod shim;
