@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The latest moment that RFC 3339 can write: the end of year 9999.
-    pub const MAX: Self = Self(253_402_207_200_999);
+    /// The latest moment: as near to the end of year 9999 as RFC 3339 can write it with any offset.
+    pub const MAX: Self = Self(253_402_207_200_000);
     /// The Unix epoch.
     pub const EPOCH: Self = Self(0);
 

@@ -132,9 +132,13 @@ pub fn encode_body<T: Serialize>(body: &T) -> Bytes {
     bincode::serde::encode_to_vec(body, bincode::config::standard()).map(Bytes::from).unwrap_or_default()
 }
 
+/// Most bytes that one body may claim to hold: a lying length must not make us reserve the machine's memory.
+const BODY_LIMIT: usize = 64 << 20;
+
 /// Decodes a frozen struct; bytes left over are an error.
 pub fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
-    let (value, read) = bincode::serde::decode_from_slice(body, bincode::config::standard())
+    let config = bincode::config::standard().with_limit::<BODY_LIMIT>();
+    let (value, read) = bincode::serde::decode_from_slice(body, config)
         .map_err(|error| CodecError::Body(error.to_string()))?;
     if read == body.len() {
         Ok(value)

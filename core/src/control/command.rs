@@ -48,15 +48,17 @@ pub struct HealthChange {
     pub health: Health,
 }
 
-/// A command of the control group.
+/// A command of the control group. `apply` checks every field again; what it refuses is [`super::Reply::Refused`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// The first entry of a cluster: its name. No effect if it has one.
+    /// The first entry of a cluster: its name. No effect if it has one. Answers `Cluster` with the name it has then.
     Found {
         /// Random id of the cluster.
         cluster: u128,
     },
-    /// A node asks for an id, or says its new address and version.
+    /// A node asks for an id, or says its new address and version. Answers `Admitted`. Without an id: the one it has under
+    /// this incarnation, or a new one. With an id: it must be a member's, of the same incarnation (`IdentityTaken`,
+    /// `NoNode`); only the very first node of a cluster brings its own.
     Admit {
         /// Its id if it has one.
         node: Option<NodeId>,
@@ -69,40 +71,42 @@ pub enum Command {
         /// See [`super::Member`].
         version: Arc<str>,
     },
-    /// A node is removed for good.
+    /// A node is removed for good: its id is not given again. Answers `Done`.
     Remove {
         /// Which.
         node: NodeId,
     },
-    /// A node starts or ends draining.
+    /// A node starts or ends draining. Answers `Done`.
     SetDraining {
         /// Which.
         node: NodeId,
         /// To this.
         draining: bool,
     },
-    /// Registers or updates a service.
+    /// Registers or updates a service. Answers `Service`. All but the instances is replaced; instances named are upserted
+    /// and keep their health while their URL stays; a new or moved one starts passing. What changes nothing keeps the
+    /// revision.
     Register(Box<Registration>),
-    /// Removes a service; its messages wait as for an unregistered one.
+    /// Removes a service; its messages wait as for an unregistered one. Answers `Done`.
     Deregister {
         /// Which.
         service: ServiceName,
     },
-    /// Removes one instance.
+    /// Removes one instance. Answers `Done`.
     DeregisterInstance {
         /// Of which service.
         service: ServiceName,
         /// Which.
         instance: InstanceId,
     },
-    /// Pauses or resumes deliveries.
+    /// Pauses or resumes deliveries. Answers `Service`.
     SetPaused {
         /// Which.
         service: ServiceName,
         /// To this.
         paused: bool,
     },
-    /// Puts an instance into maintenance, or takes it out.
+    /// Puts an instance into maintenance, or takes it out. Answers `Service`.
     SetMaintenance {
         /// Of which service.
         service: ServiceName,
@@ -111,9 +115,9 @@ pub enum Command {
         /// To this.
         maintenance: bool,
     },
-    /// Changes of health, after thresholds.
+    /// Changes of health, after thresholds; at most 10,000. Answers `Changed`.
     SetHealth(Vec<HealthChange>),
-    /// A new signing secret; the old ones sign for another 24 h.
+    /// A new signing secret; the old ones sign for another 24 h. Answers `Service` with the secret.
     RotateSecret {
         /// Whose.
         service: ServiceName,

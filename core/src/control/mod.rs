@@ -1,11 +1,17 @@
 //! The replicated control state machine: members, the service registry, and the table of repeated requests.
 
 mod command;
+mod machine;
 mod member;
+mod members;
 mod reply;
+mod requests;
+mod services;
 mod state;
+mod wire;
 
 pub use command::{Command, HealthChange, Registration};
+pub use machine::Machine;
 pub use member::Member;
 pub use reply::{Refusal, Reply};
 pub use state::State;

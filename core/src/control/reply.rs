@@ -56,7 +56,7 @@ pub enum Reply {
     Cluster(u128),
     /// The node's id.
     Admitted(NodeId),
-    /// The service as it is now.
+    /// The service as it is after the whole entry (on a repeat: as it is now). `Refused(NoService)` if it is gone by then.
     Service {
         /// The service.
         service: Arc<Service>,

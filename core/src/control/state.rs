@@ -19,6 +19,8 @@ pub struct State {
     pub clock: Timestamp,
     /// Log index of the last applied entry: the revision of reads.
     pub revision: u64,
+    /// The highest node id ever given: a removed node's id is not given again.
+    pub last_node: NodeId,
     /// The nodes.
     pub members: OrdMap<NodeId, Member>,
     /// The registry.
