@@ -1,5 +1,10 @@
 //! The hub's process: configuration, wiring, workers, lifecycle and command line.
 
+pub mod clock;
+pub mod coded;
 pub mod config;
+pub mod identity;
+pub mod ids;
+pub mod lifecycle;
 pub mod outbound;
 pub mod telemetry;

@@ -1,0 +1,5 @@
+//! The clocks of a real node.
+
+mod system;
+
+pub use system::SystemClock;
