@@ -1,0 +1,3 @@
+//! The workers: what a node does besides answering requests.
+
+pub mod delivery;
