@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
+use crate::hash::StableHash;
+
 /// A node of the cluster. Allocated from a log index, never used twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -122,3 +124,12 @@ name!(
     InstanceId,
     check_name
 );
+
+impl InstanceId {
+    /// The id of an instance that was registered without one: the same for the same URL (in its normal form), so that
+    /// registering again is the same instance again.
+    #[must_use]
+    pub fn of_url(url: &str) -> Self {
+        Self(format!("i-{:016x}", StableHash::default().text(url).finish()).into())
+    }
+}

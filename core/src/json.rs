@@ -43,6 +43,21 @@ pub enum JsonError {
     },
 }
 
+/// The JSON pointer (RFC 6901) of a member of the outermost object.
+#[must_use]
+pub fn pointer(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+/// Line and column, both from 1, of a byte of the text.
+#[must_use]
+pub fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+    let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
+    let line = before.iter().filter(|byte| **byte == b'\n').count();
+    let column = before.iter().rev().take_while(|byte| **byte != b'\n').count();
+    (line + 1, column + 1)
+}
+
 /// Scans one JSON value. Nesting deeper than `limit` ends the scan with an error.
 pub fn scan(text: &str, limit: usize) -> Result<Shape, JsonError> {
     let mut scanner = Scanner { bytes: text.as_bytes(), at: 0, open: Vec::new(), limit, deepest: 0 };

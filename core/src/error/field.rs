@@ -31,6 +31,13 @@ impl FieldError {
         Self { pointer: pointer.into(), code: code::TOO_LARGE, detail: detail.into() }
     }
 
+    /// The same error, of a part of a larger body: `prefix` is the part's JSON pointer.
+    #[must_use]
+    pub fn under(mut self, prefix: &str) -> Self {
+        self.pointer.insert_str(0, prefix);
+        self
+    }
+
     /// A field that belongs to a later version.
     pub fn not_built(pointer: impl Into<String>) -> Self {
         Self {

@@ -165,7 +165,7 @@ fn check_delivery(bad: &mut Vec<FieldError>, delivery: &DeliverySettings) {
         let twice = !seen.insert(name);
         let problem = header_problem(name, value).or_else(|| twice.then_some("is there twice"));
         if let Some(problem) = problem {
-            let pointer = format!("/delivery/headers/{}", name.replace('~', "~0").replace('/', "~1"));
+            let pointer = format!("/delivery/headers{}", json::pointer(name));
             bad.push(FieldError::invalid(pointer, problem));
         }
     }
