@@ -28,7 +28,7 @@ fn is_refused_and_cured_by_rejoining(
         let known = cluster.view(victim).await?.node_id;
         // A stop in good order: all that the log holds is then certainly synced.
         cluster.nodes.get_mut(victim).context("a follower")?.stop().await?;
-        damage(&newest_log_file(&cluster.nodes.get(victim).context("a follower")?.data())?)?;
+        damage(&log_file(&cluster.nodes.get(victim).context("a follower")?.data())?)?;
 
         let node = cluster.nodes.get_mut(victim).context("a follower")?;
         node.launch(&[])?;
@@ -53,17 +53,16 @@ fn is_refused_and_cured_by_rejoining(
     })
 }
 
-/// The file that the log of `messages` is appended to.
-fn newest_log_file(data: &Path) -> anyhow::Result<PathBuf> {
+/// The file that holds the entries of `messages`: the largest in its log's folder.
+fn log_file(data: &Path) -> anyhow::Result<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(data.join("messages").join("log"))? {
         let entry = entry?;
-        if entry.metadata()?.len() > 0 {
-            files.push(entry.path());
-        }
+        files.push((entry.metadata()?.len(), entry.path()));
     }
-    files.sort();
-    files.pop().context("the log has a file")
+    let (length, path) = files.into_iter().max().context("the log has files")?;
+    anyhow::ensure!(length > 10_000, "{} holds no entries", path.display());
+    Ok(path)
 }
 
 #[test]
@@ -100,7 +99,7 @@ fn a_torn_tail_is_cut() -> anyhow::Result<()> {
         let refused = send_some(&cluster, 0, 50, &ledger).await?;
         anyhow::ensure!(refused.is_empty(), "{refused:?}");
         cluster.kill(0).await?;
-        let path = newest_log_file(&cluster.nodes.first().context("one node")?.data())?;
+        let path = log_file(&cluster.nodes.first().context("one node")?.data())?;
         let file = File::options().write(true).open(&path)?;
         let end = file.metadata()?.len();
         // The first bytes of a record, as far as they were written.
