@@ -38,10 +38,15 @@ impl CodedError {
         CATALOGUE.iter().find(|explanation| explanation.code == self.code)
     }
 
-    /// The exit code of the process: 2 for a configuration that is wrong, 3 for any other start that was refused.
+    /// The exit code of the process: 2 for a configuration that is wrong, 3 for any other start that was refused, 1 for
+    /// what failed.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        if matches!(self.code, code::CONFIG | code::NOT_BUILT | code::NO_KEY) { 2 } else { 3 }
+        match self.code {
+            code::CONFIG | code::NOT_BUILT | code::NO_KEY => 2,
+            code::INTERNAL | code::IO | code::ABORTED => 1,
+            _ => 3,
+        }
     }
 
     /// As one block for people: code and title, what happened, what to do.

@@ -3,8 +3,11 @@
 pub mod clock;
 pub mod coded;
 pub mod config;
+pub mod control_port;
 pub mod identity;
 pub mod ids;
 pub mod lifecycle;
 pub mod outbound;
+pub mod serve;
 pub mod telemetry;
+pub mod wiring;

@@ -94,6 +94,7 @@ catalogue! {
     2011 CLOCK 0 "Clock is off" "This machine's clock is more than 5 s from the cluster's." "Mend the clock (NTP). Until then this node's clock is not counted."
     2012 NEWER_DATA 0 "Data of a newer version" "The log or a snapshot holds a kind that this version does not know." "Run the version named in the message, or a newer one."
     2013 IO 0 "Disk error" "Reading or writing the data folder failed; after a failed sync nothing more is trusted." "Check the disk; then start again, or `serve --rejoin`."
+    2014 ABORTED 0 "Ended before it was drained" "A second signal, or the drain limit, ended the node while deliveries or requests were running." "Nothing accepted is lost; what ran is tried again. Give it more time: node.drain_limit."
     3001 USAGE 0 "Wrong use" "The command line is not valid." "See `message-hub help`."
     3002 UNREACHABLE 0 "No node reachable" "None of the URLs answered." "Check --url or MESSAGE_HUB_URL."
 }

@@ -7,7 +7,7 @@ mod tasks;
 
 pub use kind::{OnCancel, OnError, Stage, TaskKind};
 pub use signal::Signals;
-pub use tasks::{Failure, TaskError, Tasks, Tokens};
+pub use tasks::{Failure, TaskError, Tasks, Tokens, chain};
 
 #[cfg(test)]
 mod tests;

@@ -258,7 +258,7 @@ fn message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// An error with everything behind it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut behind = error.source();
     while let Some(source) = behind {

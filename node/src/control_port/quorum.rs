@@ -1,0 +1,83 @@
+//! Whether a node can be stopped without the cluster losing its majority.
+
+use std::collections::BTreeSet;
+
+use hub_core::id::NodeId;
+use hub_core::port::{ClusterStatus, Group, GroupStatus, QuorumCheck};
+
+/// Looks at both groups; `None` if there is no such node.
+#[must_use]
+pub fn without(status: &ClusterStatus, node: NodeId) -> Option<QuorumCheck> {
+    status.nodes.iter().find(|known| known.id == node)?;
+    let live: BTreeSet<NodeId> =
+        status.nodes.iter().filter(|known| known.live).map(|known| known.id).collect();
+    let checks = [(Group::Control, &status.control), (Group::Messages, &status.messages)]
+        .map(|(group, state)| one(group, state, &live, node));
+    let safe = checks.iter().all(|check| check.safe);
+    let reason = checks.map(|check| check.reason).join("; ");
+    Some(QuorumCheck { safe, reason })
+}
+
+fn one(group: Group, state: &GroupStatus, live: &BTreeSet<NodeId>, node: NodeId) -> QuorumCheck {
+    let name = group.as_str();
+    let voters = state.voters.len();
+    let needed = voters / 2 + 1;
+    let left = state.voters.iter().filter(|voter| **voter != node && live.contains(voter)).count();
+    if voters > 0 && !state.voters.contains(&node) {
+        return QuorumCheck { safe: true, reason: format!("{name}: node {node} does not vote") };
+    }
+    let reason = format!("{name}: {voters} voters, {left} live without node {node}, {needed} needed");
+    QuorumCheck { safe: voters > 0 && left >= needed, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use hub_core::port::{NodeStatus, Role};
+
+    use super::*;
+
+    fn status(voters: &[u64], live: &[u64], learners: &[u64]) -> ClusterStatus {
+        let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<Vec<_>>();
+        let group = GroupStatus { voters: ids(voters), learners: ids(learners), ..GroupStatus::default() };
+        let node = |id: &u64| NodeStatus {
+            id: NodeId(*id),
+            rest_url: String::new(),
+            raft_addr: String::new(),
+            version: String::new(),
+            role: if voters.contains(id) { Role::Voter } else { Role::Learner },
+            live: live.contains(id),
+            draining: false,
+        };
+        ClusterStatus {
+            cluster_id: Some(1),
+            generation: 1,
+            node_id: NodeId(1),
+            control: group.clone(),
+            messages: group,
+            nodes: voters.iter().chain(learners).map(node).collect(),
+        }
+    }
+
+    #[test]
+    fn counts_what_is_left() {
+        for (voters, live, safe) in [
+            (&[1, 2, 3][..], &[1, 2, 3][..], true),
+            (&[1, 2, 3], &[1, 2], false),
+            (&[1, 2, 3], &[1, 3], true),
+            (&[1, 2], &[1, 2], false),
+            (&[2], &[2], false),
+            (&[1, 2, 3, 4, 5], &[1, 2, 3, 4], true),
+            (&[1, 2, 3, 4, 5], &[1, 2, 3], false),
+        ] {
+            let check = without(&status(voters, live, &[]), NodeId(2)).unwrap();
+            assert_eq!(check.safe, safe, "{voters:?} {live:?}: {}", check.reason);
+        }
+    }
+
+    #[test]
+    fn a_learner_can_always_stop_and_a_stranger_is_not_known() {
+        let status = status(&[1], &[1, 2], &[2]);
+        assert!(without(&status, NodeId(2)).unwrap().safe);
+        assert!(without(&status, NodeId(3)).is_none());
+    }
+}
