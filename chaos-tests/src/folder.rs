@@ -1,20 +1,28 @@
 //! A test's own folder on a real file system, and the machine for itself while the test runs.
 
 use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// A folder below the build's target folder. It is kept when the test fails, so that its logs can be read.
+/// How much of each log is shown when a test fails, in lines.
+const SHOWN_LINES: usize = 60;
+
+/// A folder below the build's target folder. Unless the test [passes](Folder::pass) it stays, and its logs are shown.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// Only one cluster under faults runs at a time, whichever runner starts the tests.
+    passed: bool,
+    /// Only one test under faults runs at a time, whichever runner starts it.
     _machine: File,
 }
 
 impl Folder {
     /// An empty folder of this name; waits until no other test of this kind runs.
+    ///
+    /// # Errors
+    /// The file system refuses.
     pub fn new(name: &str) -> anyhow::Result<Self> {
         let base = base()?;
         fs::create_dir_all(&base)?;
@@ -25,7 +33,7 @@ impl Folder {
             fs::remove_dir_all(&path)?;
         }
         fs::create_dir(&path)?;
-        Ok(Self { path, _machine: machine })
+        Ok(Self { path, passed: false, _machine: machine })
     }
 
     /// Where it is.
@@ -33,20 +41,16 @@ impl Folder {
         &self.path
     }
 
-    /// Makes a folder inside.
-    pub fn subfolder(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let path = self.path.join(name);
-        fs::create_dir_all(&path)?;
-        Ok(path)
+    /// The test is over and well: the folder goes.
+    pub fn pass(mut self) {
+        self.passed = true;
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // A folder that stays costs space only; the next run of the test clears it.
-            let _ = fs::remove_dir_all(&self.path);
-        }
+        // Nothing here may hide the test's own outcome; a folder that stays is cleared by the next run.
+        let _ = if self.passed { fs::remove_dir_all(&self.path) } else { show_logs(&self.path) };
     }
 }
 
@@ -56,4 +60,24 @@ fn base() -> anyhow::Result<PathBuf> {
     let profile =
         program.parent().and_then(Path::parent).context("a test program lies in target/<profile>/deps")?;
     Ok(profile.join("chaos"))
+}
+
+fn show_logs(folder: &Path) -> io::Result<()> {
+    let mut err = io::stderr().lock();
+    writeln!(err, "kept: {}", folder.display())?;
+    let mut logs = Vec::new();
+    for home in fs::read_dir(folder)?.flatten().filter(|entry| entry.path().is_dir()) {
+        let files = fs::read_dir(home.path())?.flatten().map(|entry| entry.path());
+        logs.extend(files.filter(|path| path.extension().is_some_and(|extension| extension == "log")));
+    }
+    logs.sort();
+    for log in logs {
+        let text = fs::read_to_string(&log)?;
+        let lines: Vec<_> = text.lines().collect();
+        writeln!(err, "--- {}", log.display())?;
+        for line in lines.iter().skip(lines.len().saturating_sub(SHOWN_LINES)) {
+            writeln!(err, "{line}")?;
+        }
+    }
+    Ok(())
 }

@@ -2,6 +2,15 @@
 //!
 //! The tests stand in `tests/`; here is what they are made of.
 
+pub mod client;
+pub mod cluster;
 pub mod folder;
+pub mod ledger;
+pub mod load;
+pub mod node;
 pub mod power;
+pub mod program;
+pub mod receiver;
+pub mod scenario;
 pub mod shim;
+pub mod wait;

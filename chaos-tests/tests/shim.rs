@@ -15,7 +15,7 @@ const EIO: &str = "5";
 const ENOSPC: &str = "28";
 
 struct Bench {
-    _folder: Folder,
+    folder: Folder,
     disk: Disk,
 }
 
@@ -24,7 +24,7 @@ impl Bench {
         let folder = Folder::new(name)?;
         let library = shim::compile(folder.path())?;
         let disk = Disk::new(&library, folder.path())?;
-        Ok(Self { _folder: folder, disk })
+        Ok(Self { folder, disk })
     }
 
     /// One process that does the steps, in the disk's root, and is then killed.
@@ -70,6 +70,12 @@ impl Bench {
             }
         }
         Ok(found)
+    }
+
+    /// The test is over and well.
+    fn pass(self) -> anyhow::Result<()> {
+        self.folder.pass();
+        Ok(())
     }
 
     fn left_after_cut(&self) -> anyhow::Result<BTreeMap<String, String>> {
@@ -135,7 +141,7 @@ fn synced_bytes_survive_and_others_vanish() -> anyhow::Result<()> {
             ("i", &zeros),
         ])
     );
-    Ok(())
+    bench.pass()
 }
 
 #[test]
@@ -183,7 +189,7 @@ fn names_wait_for_their_folder() -> anyhow::Result<()> {
         bench.left_after_cut()?,
         map(&[("pointer", "new"), ("moved/", ""), ("moved/x", "text"), ("moved/y", "text")])
     );
-    Ok(())
+    bench.pass()
 }
 
 #[test]
@@ -201,7 +207,7 @@ fn a_killed_process_loses_nothing_and_its_unsynced_bytes_stay_unsynced() -> anyh
     assert_eq!(bench.files()?, map(&[("a", "synced-1"), ("b", "synced-1")]));
     bench.run_well(&["append a -2", "sync a", "append b -2"])?;
     assert_eq!(bench.left_after_cut()?, map(&[("a", "synced-1-2"), ("b", "synced")]));
-    Ok(())
+    bench.pass()
 }
 
 #[test]
@@ -225,7 +231,7 @@ fn inode_numbers_may_be_used_again() -> anyhow::Result<()> {
     }
     bench.run_well(&["write c never-synced", "sync ."])?;
     assert_eq!(bench.left_after_cut()?, map(&[("c", "")]));
-    Ok(())
+    bench.pass()
 }
 
 #[test]
@@ -242,6 +248,7 @@ fn some_unsynced_sectors_may_survive() -> anyhow::Result<()> {
         assert_eq!(left.len(), 8192);
         assert_eq!(loss.sectors, left.matches('o').count() / 512);
         seen.push(left);
+        bench.pass()?;
     }
     assert!(seen.iter().any(|left| left.contains('o') && left.contains('n')), "no seed tore the file");
     Ok(())
@@ -264,7 +271,7 @@ fn faults_arrive_and_end() -> anyhow::Result<()> {
     bench.run_well(&["append a -3", "sync a", "write b new", "sync b", "sync ."])?;
     assert_eq!(bench.files()?, map(&[("a", "synced-1-3"), ("b", "new")]));
     assert_eq!(bench.left_after_cut()?, map(&[("a", "synced-1")]));
-    Ok(())
+    bench.pass()
 }
 
 #[test]
@@ -276,5 +283,5 @@ fn files_outside_the_root_are_left_alone() -> anyhow::Result<()> {
     let (write, sync) = (format!("write {} x", outside.display()), format!("sync {}", outside.display()));
     bench.run_well(&[&write, &sync])?;
     assert!(Path::new(&outside).exists());
-    Ok(())
+    bench.pass()
 }

@@ -3,6 +3,7 @@
 mod clock;
 mod cluster;
 mod delivery;
+mod health;
 mod message_store;
 mod replicator;
 mod state_machine;
@@ -13,6 +14,7 @@ pub use cluster::{
     QuorumCheck, Readiness, Role,
 };
 pub use delivery::{Claimed, DeliveryQueue, QueueSignal, Slots, Want};
+pub use health::{CheckReport, CheckResult, HealthReports};
 pub use message_store::{
     AcceptMode, AcceptRefusal, Accepted, Backlog, CancelOutcome, Consistency, DeadLetterOutcome,
     MessageStore, StoreError, SweepReport,

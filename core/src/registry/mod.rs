@@ -1,11 +1,13 @@
 //! The service registry: which services exist, where their instances live, and how they are.
 
+mod address;
 mod check;
 mod health;
 mod instance;
 mod service;
 mod url;
 
+pub use address::{AddressPolicy, Refused};
 pub use check::{
     MAX_INSTANCES, MAX_METADATA_BYTES, MAX_SERVICES, check_registration, check_secret, is_short_text,
 };

@@ -20,6 +20,7 @@ use super::attempt::Attempter;
 use super::metrics::Metrics;
 use super::settler::Settler;
 use super::shared::{Held, Shared};
+use crate::lifecycle::Tokens;
 use crate::outbound::Outbound;
 
 /// How long the queue may take to claim, or to say what is due.
@@ -58,9 +59,10 @@ impl Dispatcher {
         Self { options, shared, ports, metrics: Arc::new(metrics) }
     }
 
-    /// Runs until `drain` is cancelled and all that was under way is finished and written, or until `abort` is
-    /// cancelled: then attempts under way are given up, their messages become due again, and it returns within seconds.
-    pub async fn run(self, drain: CancellationToken, abort: CancellationToken) {
+    /// Runs until `tokens.soft` is cancelled and all that was under way is finished and written, or until `tokens.hard`
+    /// is: then attempts under way are given up, their messages become due again, and it returns within seconds.
+    pub async fn run(self, tokens: Tokens) {
+        let Tokens { soft: drain, hard: abort } = tokens;
         let (settle, ends) = mpsc::unbounded_channel();
         let settler = Settler {
             queue: Arc::clone(&self.ports.queue),

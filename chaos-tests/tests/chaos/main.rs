@@ -1,0 +1,8 @@
+//! Real clusters of real processes under real faults.
+
+mod catch_up;
+mod damage;
+mod disk;
+mod ledger;
+mod power_cut;
+mod support;

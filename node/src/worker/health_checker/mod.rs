@@ -1,0 +1,13 @@
+//! Health checks: every instance is checked by one live node; only changes of state go through the log.
+//!
+//! `assignment` says who checks what, `probe` makes one check, `schedule` keeps when the next ones are due, `checker` is
+//! the loop, and the [`Handle`] shows the last results.
+
+mod assignment;
+mod checker;
+mod handle;
+mod probe;
+mod schedule;
+
+pub use checker::{Checker, Options, Ports};
+pub use handle::Handle;
