@@ -11,3 +11,4 @@ pub mod outbound;
 pub mod serve;
 pub mod telemetry;
 pub mod wiring;
+pub mod worker;

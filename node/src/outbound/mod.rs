@@ -14,11 +14,11 @@ pub mod delivery;
 pub mod signature;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use client::{Answer, Call, Options, Outbound};
 pub use departure::Departure;
 pub use failure::BuildError;
-pub use guard::{AnyAddress, Guard};
+pub use guard::Guard;
 pub use resolver::{ResolveError, Resolver, SystemResolver};
 pub use retry_after::retry_after;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hub_core::delivery::TransportError;
+use hub_core::registry::AddressPolicy;
 use hyper::header::HeaderMap;
 use hyper::{Method, Uri};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -101,13 +102,11 @@ fn ok(body: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// Refuses some addresses.
-struct Refuse(Vec<IpAddr>);
-
-impl Guard for Refuse {
-    fn permits(&self, address: SocketAddr) -> bool {
-        !self.0.contains(&address.ip())
-    }
+/// Everything that tests need to reach; addresses that are never called stay refused.
+pub(crate) fn with_loopback() -> Arc<AddressPolicy> {
+    let mut policy = AddressPolicy::default();
+    policy.allowed.push("127.0.0.0/8".parse().unwrap());
+    Arc::new(policy)
 }
 
 /// Answers every name with the same addresses, or not at all.
@@ -125,7 +124,7 @@ impl Resolver for Fixed {
 }
 
 fn client() -> Outbound {
-    Options::default().build(Arc::new(AnyAddress), Arc::new(SystemResolver)).unwrap()
+    Options::default().build(with_loopback(), Arc::new(SystemResolver)).unwrap()
 }
 
 fn call(uri: Uri, timeout: Duration) -> Call {
@@ -238,9 +237,18 @@ async fn a_tls_handshake_with_a_plain_server_fails_as_tls() {
 async fn a_handshake_that_never_ends_is_a_connect_timeout() {
     let receiver = Receiver::start(Then::Silence).await;
     let options = Options { connect_timeout_ms: 200, ..Options::default() };
-    let client = options.build(Arc::new(AnyAddress), Arc::new(SystemResolver)).unwrap();
+    let client = options.build(with_loopback(), Arc::new(SystemResolver)).unwrap();
     let call = call(format!("https://{}/", receiver.address).parse().unwrap(), LONG);
     assert_eq!(client.call(call).await, Err(TransportError::ConnectTimeout));
+}
+
+#[tokio::test]
+async fn the_hubs_own_ports_are_refused() {
+    let receiver = Receiver::start(Then::Answer(ok(b""))).await;
+    let mut policy = AddressPolicy::clone(&with_loopback());
+    policy.hub_ports.push(receiver.address.port());
+    let client = Options::default().build(Arc::new(policy), Arc::new(SystemResolver)).unwrap();
+    assert_eq!(client.call(call(receiver.uri(), LONG)).await, Err(TransportError::Guarded));
 }
 
 #[tokio::test]
@@ -248,14 +256,19 @@ async fn the_guard_is_asked_about_literals_and_about_what_names_resolve_to() {
     let receiver = Receiver::start(Then::Answer(ok(b""))).await;
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
     let metadata = IpAddr::from([169, 254, 169, 254]);
-    let refuse = || Arc::new(Refuse(vec![loopback, metadata]));
+    let mapped = IpAddr::from(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
     for (host, found) in [
         ("127.0.0.1", vec![]),
+        ("[::ffff:127.0.0.1]", vec![]),
+        ("169.254.169.254", vec![]),
         ("harmless.example", vec![loopback]),
+        ("harmless.example", vec![mapped]),
         ("harmless.example", vec![metadata]),
         ("harmless.example", vec![metadata, loopback]),
     ] {
-        let client = Options::default().build(refuse(), Arc::new(Fixed(Some(found)))).unwrap();
+        let client = Options::default()
+            .build(Arc::new(AddressPolicy::default()), Arc::new(Fixed(Some(found))))
+            .unwrap();
         let uri = format!("http://{host}:{}/", receiver.address.port()).parse().unwrap();
         let call = call(uri, LONG);
         let departure = call.departure.clone();
@@ -270,8 +283,7 @@ async fn a_permitted_address_of_a_name_is_used_when_another_is_refused() {
     let receiver = Receiver::start(Then::Answer(ok(b""))).await;
     let metadata = IpAddr::from([169, 254, 169, 254]);
     let found = vec![metadata, IpAddr::from(Ipv4Addr::LOCALHOST)];
-    let client =
-        Options::default().build(Arc::new(Refuse(vec![metadata])), Arc::new(Fixed(Some(found)))).unwrap();
+    let client = Options::default().build(with_loopback(), Arc::new(Fixed(Some(found)))).unwrap();
     let uri = format!("http://both.example:{}/", receiver.address.port()).parse().unwrap();
     assert_eq!(client.call(call(uri, LONG)).await.map(|answer| answer.status), Ok(200));
 }
@@ -281,7 +293,7 @@ async fn names_that_do_not_resolve_and_name_servers_that_do_not_answer_differ() 
     for (resolver, expected) in
         [(Fixed(Some(vec![])), TransportError::NameNotFound), (Fixed(None), TransportError::Local)]
     {
-        let client = Options::default().build(Arc::new(AnyAddress), Arc::new(resolver)).unwrap();
+        let client = Options::default().build(with_loopback(), Arc::new(resolver)).unwrap();
         let call = call("http://nobody.example/".parse().unwrap(), LONG);
         assert_eq!(client.call(call).await, Err(expected));
     }

@@ -49,7 +49,10 @@ impl Options {
         metrics: &prometheus::Registry,
     ) -> Result<Sweeper, prometheus::Error> {
         let swept = IntCounterVec::new(
-            Opts::new("hub_swept_messages_total", "Messages ended or pruned by the sweeper, by what became of them"),
+            Opts::new(
+                "hub_swept_messages_total",
+                "Messages ended or pruned by the sweeper, by what became of them",
+            ),
             &["end"],
         )?;
         metrics.register(Box::new(swept.clone()))?;

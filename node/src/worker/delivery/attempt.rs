@@ -87,8 +87,7 @@ impl Attempter {
             return Err(NotStarted::Expired);
         }
         let service = self.shared.service(held.target()).ok_or(NotStarted::Released)?;
-        if self.abort.is_cancelled()
-            || self.shared.may_call(held.target(), Some(&service)) != Admission::Yes
+        if self.abort.is_cancelled() || self.shared.may_call(held.target(), Some(&service)) != Admission::Yes
         {
             return Err(NotStarted::Released);
         }
@@ -127,11 +126,7 @@ impl Attempter {
     }
 
     /// The answer, or `None` when the attempt was given up; and whether the request may have left.
-    async fn call(
-        &self,
-        claimed: &Claimed,
-        ready: &Ready,
-    ) -> (Option<Result<Answer, TransportError>>, bool) {
+    async fn call(&self, claimed: &Claimed, ready: &Ready) -> (Option<Result<Answer, TransportError>>, bool) {
         let Some(call) = self.request(claimed, ready) else {
             return (Some(Err(TransportError::NameNotFound)), false);
         };
@@ -173,8 +168,7 @@ impl Attempter {
         let policy = &ready.service.retry;
         let retries = claimed.message.max_retries.or(policy.max_retries).unwrap_or(self.max_retries);
         let below = |bound| self.ids.below(bound);
-        let reaction =
-            Reaction::to(&heard, policy, claimed.retry_count, u32::from(retries), now, below);
+        let reaction = Reaction::to(&heard, policy, claimed.retry_count, u32::from(retries), now, below);
         let fault = (reaction.attempt == AttemptOutcome::HubFault).then_some(FAULT_PAUSE);
         if let Some(pause) = reaction.slow_target.max(fault) {
             self.shared.table().slow(&ready.service.name, now.plus(pause));

@@ -157,12 +157,6 @@ impl Shared {
     pub(super) fn forget_due(&self) {
         self.next_due.store(Timestamp::MAX.as_millis(), Ordering::Release);
     }
-
-    /// The target has messages that may be claimed now.
-    pub(super) fn waiting(&self, target: ServiceName) {
-        self.table().set_waiting(target);
-        self.wake.notify_one();
-    }
 }
 
 /// Slots that this node took for claims or attempts at one target; freed when dropped, whatever happens.
@@ -192,10 +186,6 @@ impl Held {
     /// How many slots are left in it.
     pub(super) const fn count(&self) -> u32 {
         self.count
-    }
-
-    pub(super) const fn shared(&self) -> &Arc<Shared> {
-        &self.shared
     }
 }
 

@@ -218,3 +218,176 @@ impl SlotTable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(20);
+
+    #[derive(Clone, Copy, Debug)]
+    enum Op {
+        Reserve { limit: u16 },
+        GiveBack,
+        Arrive,
+        Take { limit: u16, count: u32 },
+        Finish,
+        Pass { seconds: u64 },
+        Wait(bool),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            6 => (1..6_u16).prop_map(|limit| Op::Reserve { limit }),
+            2 => Just(Op::GiveBack),
+            3 => Just(Op::Arrive),
+            3 => (1..6_u16, 1..4_u32).prop_map(|(limit, count)| Op::Take { limit, count }),
+            4 => Just(Op::Finish),
+            1 => (1..15_u64).prop_map(|seconds| Op::Pass { seconds }),
+            1 => any::<bool>().prop_map(Op::Wait),
+        ]
+    }
+
+    /// What one target holds, as plain lists.
+    #[derive(Default)]
+    struct Model {
+        reserved: Vec<Instant>,
+        running: u32,
+        waiting: bool,
+    }
+
+    impl Model {
+        fn held(&self) -> u32 {
+            self.running + u32::try_from(self.reserved.len()).unwrap()
+        }
+    }
+
+    fn names() -> Vec<ServiceName> {
+        ["a", "b", "c"].iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// Whatever the order of events: the counts agree with plain lists of what is held, a grant never goes over a
+        /// limit, and when all is over nothing is held.
+        #[test]
+        fn no_slot_is_lost_and_no_limit_is_passed(
+            capacity in 1..24_u32,
+            ops in prop::collection::vec((0..3_usize, op()), 0..200),
+        ) {
+            let names = names();
+            #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+            let mut now = Instant::now();
+            let mut table = SlotTable::new(capacity);
+            let mut models = [Model::default(), Model::default(), Model::default()];
+            for (which, op) in ops {
+                let name = &names[which];
+                let total: u32 = models.iter().map(Model::held).sum();
+                let model = &mut models[which];
+                match op {
+                    Op::Reserve { limit } => {
+                        let lost = model.reserved.iter().filter(|end| **end <= now).count();
+                        model.reserved.retain(|end| *end > now);
+                        let total = total - u32::try_from(lost).unwrap();
+                        let most = u32::from(limit).min(capacity / 4).max(1);
+                        let mine = if model.waiting { most / 2 } else { most };
+                        let fits = model.held() < mine && total < capacity;
+                        let granted = table.reserve(name, limit, now, LEASE);
+                        // Where others wait, a full node leaves them the room too: then it may refuse earlier.
+                        prop_assert!(!granted || fits);
+                        prop_assert!(granted || !fits || model.waiting);
+                        if granted {
+                            model.reserved.push(now + LEASE);
+                        }
+                    }
+                    Op::GiveBack => {
+                        table.give_back(name);
+                        if !model.reserved.is_empty() {
+                            model.reserved.remove(0);
+                        }
+                    }
+                    Op::Arrive => {
+                        table.arrive(name);
+                        if !model.reserved.is_empty() {
+                            model.reserved.remove(0);
+                        }
+                        model.running += 1;
+                    }
+                    Op::Take { limit, count } => {
+                        let free = table.free(name, limit);
+                        let most = u32::from(limit).min(capacity / 4).max(1);
+                        prop_assert!(free <= most.saturating_sub(model.held()));
+                        prop_assert!(free <= capacity.saturating_sub(total));
+                        table.take(name, count.min(free));
+                        model.running += count.min(free);
+                    }
+                    Op::Finish => {
+                        if model.running > 0 {
+                            table.finish(name, 1);
+                            model.running -= 1;
+                        }
+                    }
+                    Op::Pass { seconds } => now += Duration::from_secs(seconds),
+                    Op::Wait(true) => {
+                        table.set_waiting(name.clone());
+                        model.waiting = true;
+                    }
+                    Op::Wait(false) => {
+                        table.clear_waiting(name);
+                        model.waiting = false;
+                    }
+                }
+                prop_assert_eq!(table.used(), models.iter().map(Model::held).sum::<u32>());
+            }
+            for (name, model) in names.iter().zip(&models) {
+                table.finish(name, model.running);
+                for _ in &model.reserved {
+                    table.give_back(name);
+                }
+            }
+            prop_assert_eq!(table.used(), 0);
+            prop_assert!(table.targets.is_empty());
+        }
+    }
+
+    #[test]
+    fn no_target_gets_more_than_a_quarter() {
+        let name = &names()[0];
+        let mut table = SlotTable::new(40);
+        assert_eq!(table.free(name, 200), 10);
+        table.take(name, 10);
+        assert_eq!(table.free(name, 200), 0);
+        assert_eq!(table.free(&names()[1], 200), 10);
+        assert_eq!(SlotTable::new(2).free(name, 200), 1);
+    }
+
+    #[test]
+    fn waiting_targets_are_served_in_turn() {
+        let names = names();
+        let mut table = SlotTable::new(8);
+        for name in &names {
+            table.set_waiting(name.clone());
+        }
+        assert_eq!(table.waiting_after(None), names);
+        let [a, b, c] = [&names[0], &names[1], &names[2]].map(Clone::clone);
+        assert_eq!(table.waiting_after(Some(&a)), [b.clone(), c.clone(), a.clone()]);
+        assert_eq!(table.waiting_after(Some(&c)), [a, b, c]);
+    }
+
+    #[test]
+    fn a_wish_to_be_left_alone_is_only_lengthened_and_then_forgotten() {
+        let name = &names()[0];
+        let mut table = SlotTable::new(8);
+        let at = |millis| Timestamp::from_millis(millis);
+        table.slow(name, at(2_000));
+        table.slow(name, at(1_000));
+        assert_eq!(table.slowed_until(name), Some(at(2_000)));
+        table.unslow(name, at(1_999));
+        assert_eq!(table.slowed_until(name), Some(at(2_000)));
+        table.unslow(name, at(2_000));
+        assert!(table.targets.is_empty());
+    }
+}

@@ -21,11 +21,13 @@ pub(super) struct Seen {
 /// Checks the instance at `url`.
 pub(super) async fn probe(outbound: &Outbound, url: &str, check: &HealthCheck) -> Seen {
     let Ok(uri) = Uri::from_maybe_shared(Bytes::from(format!("{url}{}", check.path))) else {
-        return Seen { health: Some(Health::Critical), detail: "the url and the path make no address".into() };
+        return Seen {
+            health: Some(Health::Critical),
+            detail: "the url and the path make no address".into(),
+        };
     };
     let mut headers = HeaderMap::new();
-    headers
-        .insert(USER_AGENT, HeaderValue::from_static(concat!("message-hub/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("message-hub/", env!("CARGO_PKG_VERSION"))));
     let call = Call {
         method: Method::GET,
         uri,
@@ -62,8 +64,7 @@ mod tests {
 
     #[test]
     fn reads_answers_as_the_table_says() {
-        let answer =
-            |status| read(&Ok(Answer { status, retry_after: None, body: Bytes::new() })).health;
+        let answer = |status| read(&Ok(Answer { status, retry_after: None, body: Bytes::new() })).health;
         assert_eq!(answer(204), Some(Health::Passing));
         assert_eq!(answer(429), Some(Health::Warning));
         for status in [302, 404, 500, 503] {
