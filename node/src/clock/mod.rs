@@ -1,5 +1,8 @@
-//! The clocks of a real node.
+//! The clocks of a real node: the machine's, the hub time that is drawn out of them, and the worker that compares them
+//! with those of the other nodes.
 
-mod system;
+mod hub;
+mod machine;
 
-pub use system::SystemClock;
+pub use hub::HubClock;
+pub use machine::{Machine, SystemMachine};

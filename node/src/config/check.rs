@@ -72,7 +72,7 @@ fn ranges(config: &Config, checker: &mut Checker<'_>) {
     checker.duration("messages.retention", config.messages.retention, second, 3650 * DAY);
     checker.count("messages.backlog_limit", config.messages.backlog_limit, 1, 1 << 40);
     checker.count("delivery.max_retries", config.delivery.max_retries.into(), 0, 100);
-    checker.count("delivery.slots", wide(config.delivery.slots), 4, 100_000);
+    checker.count("delivery.slots", config.delivery.slots.into(), 4, 100_000);
     checker.count("delivery.health_checks", wide(config.delivery.health_checks), 1, 10_000);
     checker.duration("delivery.connect_timeout", config.delivery.connect_timeout, second / 10, 60 * second);
     checker.count("limits.services", config.limits.services.into(), 1, 1_000_000);

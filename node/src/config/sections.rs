@@ -100,7 +100,7 @@ settings! {
         /// Retries after the first attempt, 0 to 100, unless the message or its service says otherwise.
         max_retries: u8 = "12" as "MAX_RETRIES",
         /// Deliveries at a time on one node; no target gets more than a quarter of them.
-        slots: usize = "256",
+        slots: u32 = "1024",
         /// Until a connection to a target must be up.
         connect_timeout: Duration = "5s",
         /// Health checks at a time on one node.
@@ -109,8 +109,8 @@ settings! {
 
     /// Which addresses deliveries and health checks may call.
     targets: Targets {
-        /// Networks that may be called. Empty: everything but loopback. Link-local and cloud metadata addresses and the
-        /// hub's own ports are always refused.
+        /// Networks that may be called, such as 10.0.0.0/8. Empty: everything but loopback, which must be named as such
+        /// (127.0.0.0/8). Link-local and cloud metadata addresses and the hub's own ports are always refused.
         allowed: Vec<IpNet> = "" as "ALLOWED_TARGETS",
     }
 

@@ -9,7 +9,7 @@ use prometheus::Registry;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::HubClock;
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -19,11 +19,11 @@ fn kind(stage: Stage, on_error: OnError, on_cancel: OnCancel) -> TaskKind {
 
 fn tasks() -> (Tasks, Registry) {
     let registry = Registry::new();
-    (Tasks::new(Arc::new(SystemClock::new()), &registry).unwrap(), registry)
+    (Tasks::new(Arc::new(HubClock::default()), &registry).unwrap(), registry)
 }
 
 fn soon() -> std::time::Instant {
-    SystemClock::new().instant() + WAIT
+    HubClock::default().instant() + WAIT
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn finishing_tasks_are_waited_for_and_others_dropped() {
     tasks.stop(Stage::Work, soon()).await.unwrap();
     assert_eq!(ended.load(Ordering::SeqCst), 1);
 
-    let past = SystemClock::new().instant();
+    let past = HubClock::default().instant();
     assert_eq!(tasks.stop(Stage::Base, past).await, Err(vec!["test"]));
     tasks.abort();
     tasks.stop(Stage::Base, soon()).await.unwrap();

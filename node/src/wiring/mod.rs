@@ -2,5 +2,6 @@
 
 pub mod address;
 mod node;
+pub mod targets;
 
 pub use node::Node;

@@ -9,7 +9,7 @@ use prometheus::Registry;
 use tracing::{info, warn};
 
 use super::address::{self, Bound};
-use crate::clock::SystemClock;
+use crate::clock::HubClock;
 use crate::coded::CodedError;
 use crate::config::Config;
 use crate::identity::{DataFolder, Endpoints, Identity};
@@ -91,7 +91,7 @@ impl Base {
         let twice = |error| CodedError::new(code::INTERNAL, "metrics cannot be set up").because(error);
         let registry = Registry::new();
         telemetry::register(&registry).map_err(twice)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let clock: Arc<dyn Clock> = Arc::new(HubClock::default());
         let tasks = Tasks::new(Arc::clone(&clock), &registry).map_err(twice)?;
         Ok(Self { config, registry, clock, ids: Arc::new(Ids::new()), tasks })
     }
