@@ -3,6 +3,8 @@
 
 mod hub;
 mod machine;
+mod sampler;
 
 pub use hub::HubClock;
 pub use machine::{Machine, SystemMachine};
+pub use sampler::{PeerClocks, Sampler, SamplerMetrics};

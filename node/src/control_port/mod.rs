@@ -1,7 +1,13 @@
 //! What operators ask of a node about its cluster, answered from both groups.
 
+mod follow;
+mod port;
 mod quorum;
 mod readiness;
+mod steer;
 
+pub use follow::{Followed, Seen, follow};
+pub use port::{ControlPort, Parts, Peers};
 pub use quorum::without;
 pub use readiness::{Facts, GroupFacts, readiness};
+pub use steer::{Steered, hand_over};

@@ -1,0 +1,234 @@
+//! The implementation of `ClusterControl`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use hub_core::control::{Command, Refusal, Reply, State};
+use hub_core::id::NodeId;
+use hub_core::port::{
+    Clock, ClusterControl, ClusterError, ClusterStatus, Group, GroupStatus, IdSource, NodeStatus,
+    QuorumCheck, Readiness, Replicator, Role, Submitted,
+};
+use tokio::sync::watch;
+
+use super::follow::Followed;
+use super::readiness::{Facts, GroupFacts, readiness};
+use super::steer::Steered;
+use super::without;
+use crate::clock::HubClock;
+
+/// How often a drain looks whether the node still leads.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Which nodes answered lately.
+pub trait Peers: Send + Sync + 'static {
+    /// The others that did; this node is not among them.
+    fn live(&self) -> BTreeSet<NodeId>;
+}
+
+/// What it is made of.
+pub struct Parts {
+    /// This node.
+    pub node: NodeId,
+    /// The control state.
+    pub state: watch::Receiver<State>,
+    /// Where control commands are proposed.
+    pub proposals: Arc<dyn Replicator<Command, Reply>>,
+    /// The group `control`.
+    pub control: (Arc<dyn Steered>, Followed),
+    /// The group `messages`.
+    pub messages: (Arc<dyn Steered>, Followed),
+    /// Which nodes answer.
+    pub peers: Arc<dyn Peers>,
+    /// The clocks.
+    pub clock: Arc<HubClock>,
+    /// Request ids.
+    pub ids: Arc<dyn IdSource>,
+    /// The data folder, and how much must be free there, in bytes.
+    pub disk: (PathBuf, u64),
+}
+
+/// The cluster as operators see and steer it through this node.
+pub struct ControlPort {
+    parts: Parts,
+    stopping: AtomicBool,
+}
+
+impl ControlPort {
+    /// Over these parts.
+    #[must_use]
+    pub const fn new(parts: Parts) -> Self {
+        Self { parts, stopping: AtomicBool::new(false) }
+    }
+
+    /// From now on this node is not ready: it is about to stop.
+    pub fn stop_taking(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    fn group(&self, group: Group) -> &(Arc<dyn Steered>, Followed) {
+        match group {
+            Group::Control => &self.parts.control,
+            Group::Messages => &self.parts.messages,
+        }
+    }
+
+    fn facts(&self, group: Group) -> GroupFacts {
+        let (steered, followed) = self.group(group);
+        let leaderless = followed.seen.borrow().leaderless;
+        let now = self.parts.clock.instant();
+        GroupFacts {
+            status: steered.status(),
+            caught_up: *followed.caught_up.borrow(),
+            leaderless: leaderless.map(|since| now.saturating_duration_since(since)),
+        }
+    }
+
+    fn draining(&self) -> Option<&'static str> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Some("the node is stopping");
+        }
+        let state = self.parts.state.borrow();
+        let draining = state.members.get(&self.parts.node).is_some_and(|member| member.draining);
+        draining.then_some("an operator drains the node; `message-hub cluster undrain` ends it")
+    }
+
+    /// Below max(the limit, 5 %) of free disk. Unknown counts as enough: the store finds out when it writes.
+    fn disk_low(&self) -> bool {
+        let (folder, limit) = &self.parts.disk;
+        rustix::fs::statvfs(folder).is_ok_and(|disk| {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+            free < (*limit).max(total / 20)
+        })
+    }
+
+    async fn set_draining(
+        &self,
+        node: NodeId,
+        draining: bool,
+        deadline: Instant,
+    ) -> Result<(), ClusterError> {
+        let request = self.parts.ids.request_id();
+        let command = Command::SetDraining { node, draining };
+        let committed = self.parts.proposals.propose(Submitted { request, command }, deadline).await?;
+        match committed.reply {
+            Reply::Refused(Refusal::NoNode) => Err(ClusterError::NoNode),
+            Reply::Refused(refusal) => Err(ClusterError::Unsafe(refusal.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Another live voter could lead every group that `node` leads now.
+    fn can_leave(&self, status: &ClusterStatus, node: NodeId) -> Result<(), ClusterError> {
+        for (group, state) in [(Group::Control, &status.control), (Group::Messages, &status.messages)] {
+            let live =
+                |id: &NodeId| status.nodes.iter().any(|node| node.id == *id && node.live && !node.draining);
+            let heir = state.voters.iter().any(|voter| *voter != node && live(voter));
+            if state.leader == Some(node) && !heir {
+                let name = group.as_str();
+                return Err(ClusterError::Unsafe(format!("no other live voter could lead {name}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ClusterControl for ControlPort {
+    fn node_id(&self) -> NodeId {
+        self.parts.node
+    }
+
+    fn status(&self) -> ClusterStatus {
+        let state = self.parts.state.borrow().clone();
+        let live = self.parts.peers.live();
+        let control = self.parts.control.0.status();
+        let nodes = state.members.values().map(|member| NodeStatus {
+            id: member.id,
+            rest_url: member.rest_url.to_string(),
+            raft_addr: member.raft_addr.to_string(),
+            version: member.version.to_string(),
+            role: if control.voters.contains(&member.id) { Role::Voter } else { Role::Learner },
+            live: member.id == self.parts.node || live.contains(&member.id),
+            draining: member.draining,
+        });
+        ClusterStatus {
+            cluster_id: state.cluster,
+            generation: 1,
+            node_id: self.parts.node,
+            nodes: nodes.collect(),
+            messages: self.parts.messages.0.status(),
+            control,
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        readiness(&Facts {
+            control: self.facts(Group::Control),
+            messages: self.facts(Group::Messages),
+            draining: self.draining(),
+            disk_low: self.disk_low(),
+            clock_off: self.parts.clock.off(),
+        })
+    }
+
+    fn quorum_without(&self, node: NodeId) -> Option<QuorumCheck> {
+        without(&self.status(), node)
+    }
+
+    async fn transfer(
+        &self,
+        group: Group,
+        to: Option<NodeId>,
+        deadline: Instant,
+    ) -> Result<NodeId, ClusterError> {
+        let (steered, _) = self.group(group);
+        let status = steered.status();
+        if let Some(to) = to {
+            if !self.parts.state.borrow().members.contains_key(&to) {
+                return Err(ClusterError::NoNode);
+            }
+            if !status.voters.contains(&to) {
+                return Err(ClusterError::Unsafe(format!("node {to} does not vote in {}", group.as_str())));
+            }
+            if status.leader == Some(to) {
+                return Ok(to);
+            }
+        }
+        if status.voters.len() < 2 {
+            return Err(ClusterError::Unsafe(format!("{} has no other voter", group.as_str())));
+        }
+        steered.transfer(to, deadline).await
+    }
+
+    async fn drain(&self, node: NodeId, deadline: Instant) -> Result<(), ClusterError> {
+        if !self.parts.state.borrow().members.contains_key(&node) {
+            return Err(ClusterError::NoNode);
+        }
+        self.can_leave(&self.status(), node)?;
+        self.set_draining(node, true, deadline).await?;
+        // The node itself sees the mark and hands over; here it is only waited for.
+        loop {
+            let leads = |status: GroupStatus| status.leader == Some(node);
+            let [control, messages] =
+                [&self.parts.control.0, &self.parts.messages.0].map(|group| leads(group.status()));
+            if !control && !messages {
+                return Ok(());
+            }
+            if self.parts.clock.instant() + LOOK >= deadline {
+                let what = format!("node {node} is marked as draining, but still leads a group");
+                return Err(ClusterError::Unfinished(what));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn undrain(&self, node: NodeId, deadline: Instant) -> Result<(), ClusterError> {
+        self.set_draining(node, false, deadline).await
+    }
+}
