@@ -13,6 +13,9 @@ mod settler;
 mod shared;
 mod slots;
 
+#[cfg(test)]
+mod tests;
+
 pub use dispatcher::{Dispatcher, Ports};
 pub use options::{BuildError, Options};
 pub use shared::{Handle, Registry};
