@@ -11,3 +11,6 @@ pub use port::{ControlPort, Parts, Peers};
 pub use quorum::without;
 pub use readiness::{Facts, GroupFacts, readiness};
 pub use steer::{Steered, hand_over};
+
+#[cfg(test)]
+mod tests;
