@@ -27,6 +27,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A task that ran this long starts again as if it had never failed.
 const LONG_RUN: Duration = Duration::from_secs(60);
 
+/// A task that finishes by itself gets this long after its hard token.
+const LAST_BREATH: Duration = Duration::from_secs(2);
+
 /// What tells a task to end.
 #[derive(Clone, Debug)]
 pub struct Tokens {
@@ -206,12 +209,17 @@ impl Tasks {
         future: impl Future<Output = Result<(), TaskError>>,
     ) -> Result<(), TaskError> {
         let tokens = self.tokens(kind.stage);
-        let end = match kind.on_cancel {
-            OnCancel::Finish => tokens.hard,
-            OnCancel::Drop => tokens.soft,
+        let end = async {
+            match kind.on_cancel {
+                OnCancel::Finish => {
+                    tokens.hard.cancelled().await;
+                    tokio::time::sleep(LAST_BREATH).await;
+                }
+                OnCancel::Drop => tokens.soft.cancelled().await,
+            }
         };
         tokio::select! {
-            () = end.cancelled() => Ok(()),
+            () = end => Ok(()),
             done = AssertUnwindSafe(future).catch_unwind() => done.unwrap_or_else(|panic| {
                 self.0.panics.with_label_values(&[kind.name]).inc();
                 Err(Panicked(message(&*panic)).into())

@@ -1,6 +1,8 @@
 //! Puts the parts of a node together.
 
 pub mod address;
+pub mod base;
+pub mod delivery;
 mod node;
 pub mod targets;
 

@@ -1,30 +1,15 @@
 //! A node: everything between its start and its end.
 
-use std::sync::Arc;
-use std::time::Instant;
-
-use hub_core::error::code;
-use hub_core::port::{Clock, IdSource};
-use prometheus::Registry;
-use tracing::{info, warn};
+use hub_core::port::Clock;
+use tracing::info;
 
 use super::address::{self, Bound};
+use super::base::Base;
 use crate::clock::HubClock;
 use crate::coded::CodedError;
 use crate::config::Config;
 use crate::identity::{DataFolder, Endpoints, Identity};
-use crate::ids::Ids;
 use crate::lifecycle::{Failure, Stage, Tasks};
-use crate::telemetry;
-
-/// What every part of a node works with.
-struct Base {
-    config: Config,
-    registry: Registry,
-    clock: Arc<dyn Clock>,
-    ids: Arc<dyn IdSource>,
-    tasks: Tasks,
-}
 
 /// A running node.
 pub struct Node {
@@ -39,7 +24,7 @@ impl Node {
     /// # Errors
     /// Why it cannot start, with its code.
     pub async fn start(config: Config, rejoin: bool) -> Result<Self, CodedError> {
-        let base = Base::new(config)?;
+        let base = Base::new(config, HubClock::default())?;
         let path = base.config.node.data.clone();
         if rejoin && let Some(aside) = DataFolder::set_aside(&path, base.clock.wall())? {
             info!(folder = %aside.display(), "the old data was set aside");
@@ -83,30 +68,6 @@ impl Node {
             self.base.stop(stage, deadline).await;
         }
         self.folder.withdraw();
-    }
-}
-
-impl Base {
-    fn new(config: Config) -> Result<Self, CodedError> {
-        let twice = |error| CodedError::new(code::INTERNAL, "metrics cannot be set up").because(error);
-        let registry = Registry::new();
-        telemetry::register(&registry).map_err(twice)?;
-        let clock: Arc<dyn Clock> = Arc::new(HubClock::default());
-        let tasks = Tasks::new(Arc::clone(&clock), &registry).map_err(twice)?;
-        Ok(Self { config, registry, clock, ids: Arc::new(Ids::new()), tasks })
-    }
-
-    /// 128 random bits.
-    fn random(&self) -> u128 {
-        let mut bytes = [0; 16];
-        self.ids.secret(&mut bytes);
-        u128::from_be_bytes(bytes)
-    }
-
-    async fn stop(&self, stage: Stage, deadline: Instant) {
-        if let Err(running) = self.tasks.stop(stage, deadline).await {
-            warn!(?stage, ?running, "tasks did not end in time");
-        }
     }
 }
 
