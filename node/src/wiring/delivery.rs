@@ -82,7 +82,7 @@ pub fn start(
         .build(ports.store, ports.state, base.time(), &base.registry)
         .map_err(metrics)?;
     base.tasks.once(kind("delivery"), |tokens| async move {
-        dispatcher.run(tokens.soft, tokens.hard).await;
+        dispatcher.run(tokens).await;
         Ok(())
     });
     base.tasks.once(kind("health_checks"), |tokens| async move {

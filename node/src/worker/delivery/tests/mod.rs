@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::queue::{FakeQueue, NODE};
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::HubClock;
 use crate::ids::Ids;
 use crate::lifecycle::Tokens;
 use crate::outbound;
@@ -31,7 +31,7 @@ struct Bench {
     queue: Arc<FakeQueue>,
     handle: Handle,
     registry: watch::Sender<State>,
-    clock: Arc<SystemClock>,
+    clock: Arc<HubClock>,
     ids: Arc<Ids>,
     metrics: prometheus::Registry,
     tokens: Tokens,
@@ -53,7 +53,7 @@ impl Bench {
 
     /// As on a node that does not lead.
     fn start_following(options: Options) -> Self {
-        let (clock, ids) = (Arc::new(SystemClock::new()), Arc::new(Ids::new()));
+        let (clock, ids) = (Arc::new(HubClock::default()), Arc::new(Ids::new()));
         let registry = watch::Sender::new(State::default());
         let queue = FakeQueue::new(clock.clone());
         let metrics = prometheus::Registry::new();
