@@ -66,7 +66,6 @@ fn ranges(config: &Config, checker: &mut Checker<'_>) {
     checker.duration("rest.request_timeout", config.rest.request_timeout, second, 300 * second);
     checker.count("rest.max_connections", wide(config.rest.max_connections), 1, 1_000_000);
     checker.count("rest.max_in_flight", wide(config.rest.max_in_flight), 1, 1_000_000);
-    checker.count("rest.max_body_bytes", config.rest.max_body_bytes.0, 1 << 10, 16 << 20);
     checker.count("messages.max_content_bytes", config.messages.max_content_bytes.0, 1, MAX_CONTENT_BYTES);
     checker.duration("messages.max_age", config.messages.max_age, 60 * second, 365 * DAY);
     checker.duration("messages.retention", config.messages.retention, second, 3650 * DAY);
@@ -75,9 +74,7 @@ fn ranges(config: &Config, checker: &mut Checker<'_>) {
     checker.count("delivery.slots", config.delivery.slots.into(), 4, 100_000);
     checker.count("delivery.health_checks", wide(config.delivery.health_checks), 1, 10_000);
     checker.duration("delivery.connect_timeout", config.delivery.connect_timeout, second / 10, 60 * second);
-    checker.count("limits.services", config.limits.services.into(), 1, 1_000_000);
-    checker.count("limits.instances", config.limits.instances.into(), 1, 100_000);
-    checker.count("limits.waiting_bytes", config.limits.waiting_bytes.0, 8 << 20, 1 << 40);
+    checker.count("raft.max_waiting", config.raft.max_waiting.0, 8 << 20, 1 << 40);
 }
 
 fn keys(config: &Config, checker: &mut Checker<'_>) {

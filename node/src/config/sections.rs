@@ -37,8 +37,6 @@ settings! {
         body_timeout: Duration = "30s",
         /// The deadline of a request without one of its own.
         request_timeout: Duration = "10s",
-        /// Most bytes of a request for one message or one change (a batch may have 16 MiB).
-        max_body_bytes: ByteSize = "4MiB",
         /// `/metrics` needs no token.
         open_metrics: bool = "true",
         /// `/docs` and `/openapi.json` need no token.
@@ -65,6 +63,8 @@ settings! {
         plain_peers: bool = "false",
         /// The key that nodes prove to each other; derived from `auth.secret_key` when empty. At least 32 bytes.
         cluster_key: Option<Secret> = "" as "CLUSTER_KEY",
+        /// Most bytes of writes that wait in one node for their commit; further ones get 503.
+        max_waiting: ByteSize = "128MiB",
     }
 
     /// Who may call.
@@ -112,16 +112,6 @@ settings! {
         /// Networks that may be called, such as 10.0.0.0/8. Empty: everything but loopback, which must be named as such
         /// (127.0.0.0/8). Link-local and cloud metadata addresses and the hub's own ports are always refused.
         allowed: Vec<IpNet> = "" as "ALLOWED_TARGETS",
-    }
-
-    /// Bounds on what the cluster holds and does at a time.
-    limits: Limits {
-        /// Most services.
-        services: u32 = "10000",
-        /// Most instances of one service.
-        instances: u32 = "1000",
-        /// Most bytes of proposals that wait in one node; further ones get 503.
-        waiting_bytes: ByteSize = "64MiB",
     }
 
     /// Log lines.

@@ -30,7 +30,7 @@ pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     EnvFilter::builder().parse(format!("{QUIET},{level}"))
 }
 
-/// Sends log lines to stderr from now on.
+/// Sends log lines to stderr from now on; a panic is a log line too.
 ///
 /// # Errors
 /// The level is wrong, or it was done before.
@@ -49,5 +49,11 @@ pub fn init(options: &Log) -> Result<(), LogError> {
     } else {
         builder.with_ansi(std::io::stderr().is_terminal()).try_init()
     };
-    done.map_err(|_| LogError::Twice)
+    done.map_err(|_| LogError::Twice)?;
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(place, message, "panic");
+    }));
+    Ok(())
 }

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod base;
 pub mod delivery;
+pub mod drain;
 mod node;
 pub mod targets;
 

@@ -1,0 +1,77 @@
+//! An operator's drain: while the control state says that this node drains, it leads no group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hub_core::control::State;
+use hub_core::id::NodeId;
+use hub_core::port::Clock;
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::control_port::{Followed, Steered, hand_over};
+use crate::lifecycle::{OnCancel, OnError, Stage, TaskKind, Tasks};
+
+/// How long one hand-over may take before the state is looked at again.
+const HAND_OVER: Duration = Duration::from_secs(10);
+/// The pause after a group could not be handed over.
+const PAUSE: Duration = Duration::from_secs(1);
+
+const KIND: TaskKind =
+    TaskKind { name: "drain", stage: Stage::Base, on_error: OnError::Restart, on_cancel: OnCancel::Drop };
+
+/// A group that can be handed over.
+#[derive(Clone)]
+pub struct Led {
+    /// Its name.
+    pub name: &'static str,
+    /// What steers it.
+    pub group: Arc<dyn Steered>,
+    /// Word of its leadership.
+    pub followed: Followed,
+}
+
+/// Watches from now on.
+pub fn watch(
+    tasks: &Tasks,
+    node: NodeId,
+    state: watch::Receiver<State>,
+    groups: [Led; 2],
+    clock: Arc<dyn Clock>,
+) {
+    tasks.restarting(KIND, move |_| {
+        let (state, groups, clock) = (state.clone(), groups.clone(), Arc::clone(&clock));
+        async move {
+            keep_out(node, state, groups, &*clock).await;
+            Ok(())
+        }
+    });
+}
+
+fn drains(state: &State, node: NodeId) -> bool {
+    state.members.get(&node).is_some_and(|member| member.draining)
+}
+
+async fn keep_out(node: NodeId, mut state: watch::Receiver<State>, groups: [Led; 2], clock: &dyn Clock) {
+    let [mut control, mut messages] = groups.clone().map(|led| led.followed.seen);
+    loop {
+        if state.wait_for(|state| drains(state, node)).await.is_err() {
+            return;
+        }
+        info!("draining: this node hands its leaderships over");
+        while drains(&state.borrow_and_update(), node) {
+            let mut out = true;
+            for led in &groups {
+                out &= hand_over(led.name, &*led.group, node, clock, clock.instant() + HAND_OVER).await;
+            }
+            // Until something changes; or a little, if a group is still led here.
+            tokio::select! {
+                changed = state.changed() => if changed.is_err() { return },
+                _ = control.changed() => {}
+                _ = messages.changed() => {}
+                () = tokio::time::sleep(PAUSE), if !out => {}
+            }
+        }
+        info!("the drain has ended");
+    }
+}
