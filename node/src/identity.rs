@@ -54,6 +54,13 @@ impl Identity {
         }
     }
 
+    /// The same node, let into a cluster.
+    #[must_use]
+    pub const fn admitted(&self, cluster: u128, node: NodeId) -> Self {
+        let Self { version, incarnation, founder, .. } = *self;
+        Self { version, cluster: Some(cluster), node: Some(node), incarnation, founder }
+    }
+
     /// See the field of a member's card.
     #[must_use]
     pub fn incarnation(&self) -> u128 {

@@ -53,6 +53,8 @@ settings! {
         profile: RaftProfile = "default",
         /// Nodes of the cluster to join, `host:port` each; any of them will do. With none, the node is a cluster of one.
         join: Vec<HostPort> = "",
+        /// How long a node that starts tries to reach the cluster it joins or forms.
+        join_timeout: Duration = "60s",
         /// Form a new cluster of so many nodes out of `peers`: the first of them in sorted order founds it. 0 for no.
         expect: u16 = "0",
         /// The nodes that form the cluster, this one included: `host:port` each, or one name that resolves to all.

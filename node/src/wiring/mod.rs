@@ -4,6 +4,7 @@ pub mod address;
 pub mod base;
 pub mod delivery;
 pub mod drain;
+pub mod forming;
 mod node;
 pub mod targets;
 
