@@ -42,16 +42,11 @@ impl Identity {
         Self { version: VERSION, cluster: None, node: None, incarnation: Some(incarnation), founder: false }
     }
 
-    /// Of the first node of a new cluster.
+    /// The same node, as the first of a new cluster.
     #[must_use]
-    pub const fn founder(incarnation: u128, cluster: u128) -> Self {
-        Self {
-            version: VERSION,
-            cluster: Some(cluster),
-            node: Some(NodeId(1)),
-            incarnation: Some(incarnation),
-            founder: true,
-        }
+    pub const fn founding(&self, cluster: u128) -> Self {
+        let Self { version, incarnation, .. } = *self;
+        Self { version, cluster: Some(cluster), node: Some(NodeId(1)), incarnation, founder: true }
     }
 
     /// The same node, let into a cluster.
@@ -301,7 +296,7 @@ mod tests {
     #[test]
     fn an_identity_is_kept_and_endpoints_are_withdrawn() {
         let folder = tempfile::tempdir().unwrap();
-        let identity = Identity::founder(7, u128::MAX - 3);
+        let identity = Identity::joiner(7).founding(u128::MAX - 3);
         let mut open = DataFolder::open(folder.path()).unwrap();
         assert_eq!(open.identity(), None);
         open.save(identity.clone()).unwrap();

@@ -1,1 +1,21 @@
 //! Replicated groups over openraft. No other crate names openraft.
+
+mod config;
+mod group;
+mod log_store;
+mod membership;
+mod metrics;
+mod network;
+mod peers;
+mod proto;
+mod spawn;
+mod state_machine;
+mod type_config;
+
+pub use config::{GroupOptions, Profile};
+pub use group::{Group, GroupStatus};
+pub use log_store::{LogOptions, OpenError};
+pub use membership::{Card, ControlGroup, JoinError, Joined, Joiner, Keeper, KeeperOptions};
+pub use network::{ClusterKey, HandshakeError, Refusal, Transport, TransportOptions};
+pub use peers::Peers;
+pub use state_machine::{MemoryOptions, MemoryState, View};

@@ -1,1 +1,3 @@
 //! The message stores: every SQL word of the hub.
+
+pub mod sqlite;

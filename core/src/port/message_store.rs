@@ -190,7 +190,7 @@ pub trait MessageStore: Send + Sync + 'static {
     /// target that is gone (`no_target`) from one that was only slow (`too_old`).
     async fn sweep(
         &self,
-        registered: &(dyn Fn(&ServiceName) -> bool + Send + Sync),
+        registered: &(dyn for<'t> Fn(&'t ServiceName) -> bool + Send + Sync),
         retention: Duration,
         limit: u32,
         deadline: Instant,

@@ -9,12 +9,19 @@ use tokio::net::TcpListener;
 use crate::coded::CodedError;
 use crate::config::{Config, HostPort};
 
-/// The two listeners of a node, bound, with the addresses under which others reach them.
+/// The two listeners of a node, bound.
 pub struct Bound {
     /// For clients.
     pub rest: TcpListener,
     /// For other nodes.
     pub raft: TcpListener,
+    /// Where others reach them.
+    pub place: Place,
+}
+
+/// Where a node is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
     /// Base URL of the REST interface.
     pub rest_url: String,
     /// `host:port` for other nodes.
@@ -37,7 +44,7 @@ pub async fn bind(config: &Config) -> Result<Bound, CodedError> {
         Some(address) => address.to_string(),
         None => reached(&raft, toward).await?,
     };
-    Ok(Bound { rest, raft, rest_url, raft_addr })
+    Ok(Bound { rest, raft, place: Place { rest_url, raft_addr } })
 }
 
 async fn listen(setting: &str, address: SocketAddr) -> Result<TcpListener, CodedError> {

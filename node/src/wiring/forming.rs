@@ -13,6 +13,8 @@ use super::address::{Formation, formation};
 use crate::coded::CodedError;
 use crate::config::{HostPort, Raft};
 
+/// How long a doubtful refusal is doubted.
+const DOUBT: Duration = Duration::from_secs(8);
 /// The pause between two rounds of asking.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -58,6 +60,8 @@ pub struct Joined {
 pub enum JoinError {
     /// Ask again, there or elsewhere.
     Later(String),
+    /// Ask again for a little while; then it is so.
+    Perhaps(CodedError),
     /// Asking again does not help.
     Never(CodedError),
 }
@@ -125,12 +129,15 @@ pub async fn join(
     clock: &dyn Clock,
 ) -> Result<Joined, CodedError> {
     let mut told = None;
+    let doubted = deadline.min(clock.instant() + DOUBT);
     loop {
         let mut last = String::from("no peer is known");
         for peer in peers.iter().filter(|peer| **peer != card.raft_addr) {
             match contact.join(peer, card).await {
                 Ok(joined) => return Ok(joined),
                 Err(JoinError::Never(error)) => return Err(error),
+                Err(JoinError::Perhaps(error)) if clock.instant() + PAUSE >= doubted => return Err(error),
+                Err(JoinError::Perhaps(error)) => last = error.detail,
                 Err(JoinError::Later(reason)) => last = format!("{peer}: {reason}"),
             }
         }

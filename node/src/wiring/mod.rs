@@ -1,10 +1,15 @@
 //! Puts the parts of a node together.
 
+pub mod access;
 pub mod address;
+pub mod admission;
+pub mod api;
 pub mod base;
+pub mod contact;
 pub mod delivery;
 pub mod drain;
 pub mod forming;
+pub mod groups;
 mod node;
 pub mod targets;
 

@@ -1,47 +1,113 @@
 //! A node: everything between its start and its end.
 
-use hub_core::port::Clock;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hub_api::Leaving;
+use hub_core::id::NodeId;
+use hub_core::port::{Clock, ClusterControl, Group, Replicator};
+use hub_core::time::{Sample, Timestamp};
+use hub_raft::{KeeperOptions, OpenError, Peers, Transport};
 use tracing::info;
 
-use super::address::{self, Bound};
-use super::base::Base;
-use crate::clock::HubClock;
+use super::address::{self, Bound, Place};
+use super::admission::{Admission, Nodes};
+use super::base::{Base, metrics};
+use super::drain::{self, Led};
+use super::groups::{self, Groups, Steering};
+use super::targets::Targets;
+use super::{access, api, delivery};
+use crate::clock::{HubClock, PeerClocks, Sampler, SamplerMetrics};
 use crate::coded::CodedError;
 use crate::config::Config;
+use crate::control_port::{self, ControlPort, Parts, follow, hand_over};
 use crate::identity::{DataFolder, Endpoints, Identity};
-use crate::lifecycle::{Failure, Stage, Tasks};
+use crate::lifecycle::{Failure, OnCancel, OnError, Stage, TaskKind, Tasks};
+
+/// How long the others may take to say what their clocks show, at the start.
+const WALLS: Duration = Duration::from_secs(1);
+/// What is kept for the end after everything else had its time.
+const LAST: Duration = Duration::from_secs(2);
+
+const fn kind(name: &'static str) -> TaskKind {
+    TaskKind { name, stage: Stage::Base, on_error: OnError::StopNode, on_cancel: OnCancel::Drop }
+}
 
 /// A running node.
 pub struct Node {
     base: Base,
     folder: DataFolder,
     endpoints: Endpoints,
+    transport: Transport,
+    groups: Groups,
+    steered: [Led; 2],
+    cluster: Arc<ControlPort>,
+    leaving: Leaving,
 }
 
 impl Node {
-    /// Starts a node and waits until it answers.
+    /// Starts a node on this machine's clocks.
+    ///
+    /// # Errors
+    /// As [`Self::start_with`].
+    pub async fn start(config: Config, rejoin: bool) -> Result<Self, CodedError> {
+        Self::start_with(HubClock::default(), config, rejoin).await
+    }
+
+    /// Starts a node; when this returns it answers requests, and `/readyz` says when it takes traffic.
     ///
     /// # Errors
     /// Why it cannot start, with its code.
-    pub async fn start(config: Config, rejoin: bool) -> Result<Self, CodedError> {
-        let base = Base::new(config, HubClock::default())?;
+    pub async fn start_with(clock: HubClock, config: Config, rejoin: bool) -> Result<Self, CodedError> {
+        let base = Base::new(config, clock)?;
+        let access = access::access(&base)?;
+        let admission = Admission::new(&base, access::cluster_key(&base)?);
         let path = base.config.node.data.clone();
         if rejoin && let Some(aside) = DataFolder::set_aside(&path, base.clock.wall())? {
             info!(folder = %aside.display(), "the old data was set aside");
         }
         let mut folder = DataFolder::open(&path)?;
         let bound = address::bind(&base.config).await?;
-        let identity = match folder.identity() {
-            Some(identity) => identity.clone(),
-            None => {
-                let fresh = Identity::founder(base.random(), base.random());
-                folder.save(fresh.clone())?;
-                fresh
-            }
+        let own_ports =
+            [&bound.rest, &bound.raft].map(|one| one.local_addr().map_or(0, |address| address.port()));
+        let (identity, nodes) = admission.identity(&mut folder, &bound).await?;
+        let Bound { rest, raft, place } = bound;
+        let endpoints = endpoints(&identity, &place);
+        let transport = admission.serve(raft, endpoints.node_id, identity.cluster.unwrap_or_default());
+        let peers = Peers::new(&transport);
+        set_clock(&base, &transport, &peers, nodes).await;
+        let groups = groups::open(&base, &folder, &transport).await?;
+        found(&groups, &identity, &place).await?;
+        admission.announce(&groups, &identity, &place).await?;
+        keep_members(&base, &transport, &groups);
+
+        let (cluster, steered) = control(&base, &endpoints, &folder, &groups, &peers);
+        keep_time(&base, &endpoints, &groups, &peers, &steered)?;
+        drain::watch(&base.tasks, endpoints.node_id, groups.state.clone(), steered.clone(), base.time());
+        let targets = Targets::new(base.config.targets.allowed.clone(), own_ports, groups.state.clone());
+        let ports = delivery::Ports {
+            node: endpoints.node_id,
+            state: groups.state.clone(),
+            control: groups.proposals(),
+            cluster: Arc::clone(&cluster) as Arc<dyn ClusterControl>,
+            store: groups.store.clone(),
+            queue: groups.store.clone(),
+            targets: targets.clone(),
         };
-        let endpoints = endpoints(&identity, &bound);
+        delivery::start(&base, &groups.delivery, ports)?;
+        let parts = api::Parts {
+            store: groups.store.clone(),
+            control: groups.proposals(),
+            state: groups.state.clone(),
+            cluster: Arc::clone(&cluster) as Arc<dyn ClusterControl>,
+            targets,
+            access,
+        };
+        let leaving = api::start(&base, parts, rest)?;
         folder.announce(&endpoints)?;
-        Ok(Self { base, folder, endpoints })
+        Ok(Self { base, folder, endpoints, transport, groups, steered, cluster, leaving })
     }
 
     /// Where it is reached.
@@ -61,21 +127,153 @@ impl Node {
         self.base.tasks.failed().await
     }
 
-    /// Stops in order, within the drain limit.
-    pub async fn stop(self, _orderly: bool) {
-        let deadline = self.base.clock.instant() + self.base.config.node.drain_limit;
-        for stage in Stage::ALL {
-            self.base.stop(stage, deadline).await;
+    /// Stops within the drain limit. In order: readiness off and a moment of grace, no new work, leaderships handed
+    /// over, connections closed, the rest. After a failure there is nothing to be graceful about.
+    pub async fn stop(self, orderly: bool) {
+        let Self { base, folder, endpoints, transport, groups, steered, cluster, leaving } = self;
+        let deadline = base.clock.instant() + base.config.node.drain_limit;
+        cluster.stop_taking();
+        leaving.announce();
+        if orderly {
+            tokio::time::sleep(base.config.node.drain_delay.min(base.config.node.drain_limit)).await;
         }
-        self.folder.withdraw();
+        base.stop(Stage::Work, deadline).await;
+        if orderly {
+            let handed = steered
+                .iter()
+                .map(|led| hand_over(led.name, &*led.group, endpoints.node_id, &*base.clock, deadline));
+            futures::future::join_all(handed).await;
+        }
+        base.stop(Stage::Serve, deadline).await;
+        let last = deadline.max(base.clock.instant() + LAST);
+        base.stop(Stage::Base, last).await;
+        base.tasks.abort();
+        drop((steered, cluster));
+        groups.shutdown().await;
+        transport.shutdown().await;
+        folder.withdraw();
+        info!("stopped");
     }
 }
 
-fn endpoints(identity: &Identity, bound: &Bound) -> Endpoints {
+fn endpoints(identity: &Identity, place: &Place) -> Endpoints {
     Endpoints {
         pid: std::process::id(),
         node_id: identity.node.unwrap_or_default(),
-        rest_url: bound.rest_url.clone(),
-        raft_addr: bound.raft_addr.clone(),
+        rest_url: place.rest_url.clone(),
+        raft_addr: place.raft_addr.clone(),
+    }
+}
+
+/// Sets hub time before anything is stamped with it: a node whose wall clock is off takes the others' median.
+async fn set_clock(base: &Base, transport: &Transport, peers: &Peers, nodes: Nodes) {
+    let me = transport.node();
+    let others: Vec<NodeId> = nodes.iter().map(|(node, _)| *node).filter(|node| *node != me).collect();
+    for (node, address) in nodes.iter().filter(|(node, _)| *node != me) {
+        transport.set_address(*node, address);
+    }
+    let mut samples = peers.walls_of(others, WALLS).await;
+    samples.push(Sample { node: me, wall: base.clock.wall() });
+    base.clock.begin(&samples, Timestamp::EPOCH);
+}
+
+/// The first node of a cluster makes both groups, of itself.
+async fn found(groups: &Groups, identity: &Identity, place: &Place) -> Result<(), CodedError> {
+    if !identity.founder {
+        return Ok(());
+    }
+    let failed = |error: OpenError| CodedError::new(error.code(), error.to_string());
+    groups.control.initialize(&place.raft_addr).await.map_err(failed)?;
+    groups.messages.initialize(&place.raft_addr).await.map_err(failed)
+}
+
+fn keep_members(base: &Base, transport: &Transport, groups: &Groups) {
+    let options = KeeperOptions { two_nodes: base.config.raft.two_nodes };
+    let keeper = options.build(transport, &groups.control, &groups.messages, &groups.view);
+    base.tasks.once(kind("membership"), |_| async move {
+        keeper.run().await;
+        Ok(())
+    });
+}
+
+/// The cluster as operators see it, and the groups as they are handed over.
+fn control(
+    base: &Base,
+    endpoints: &Endpoints,
+    folder: &DataFolder,
+    groups: &Groups,
+    peers: &Peers,
+) -> (Arc<ControlPort>, [Led; 2]) {
+    let control: Arc<dyn Replicator<_, _>> = Arc::new(groups.control.clone());
+    let messages: Arc<dyn Replicator<_, _>> = Arc::new(groups.messages.clone());
+    let steered = [
+        Led {
+            name: "control",
+            group: Arc::new(Steering(groups.control.clone())),
+            followed: follow(Group::Control, &control, &base.time(), &base.tasks),
+        },
+        Led {
+            name: "messages",
+            group: Arc::new(Steering(groups.messages.clone())),
+            followed: follow(Group::Messages, &messages, &base.time(), &base.tasks),
+        },
+    ];
+    let [first, second] = steered.clone().map(|led| (led.group, led.followed));
+    let port = ControlPort::new(Parts {
+        node: endpoints.node_id,
+        state: groups.state.clone(),
+        proposals: control,
+        control: first,
+        messages: second,
+        peers: Arc::new(Known(peers.clone())),
+        clock: Arc::clone(&base.clock),
+        ids: Arc::clone(&base.ids),
+        disk: (folder.path().to_owned(), base.config.messages.min_free_disk.0),
+    });
+    (Arc::new(port), steered)
+}
+
+/// Asks the other nodes how they are, and compares clocks with them.
+fn keep_time(
+    base: &Base,
+    endpoints: &Endpoints,
+    groups: &Groups,
+    peers: &Peers,
+    steered: &[Led; 2],
+) -> Result<(), CodedError> {
+    let (asker, members) = (peers.clone(), groups.state.clone());
+    base.tasks.once(kind("peers"), |_| async move {
+        asker.run(move || members.borrow().members.keys().copied().collect()).await;
+        Ok(())
+    });
+    let state = groups.state.clone();
+    let sampler = Sampler {
+        node: endpoints.node_id,
+        clock: Arc::clone(&base.clock),
+        peers: Arc::new(Known(peers.clone())),
+        floor: Box::new(move || state.borrow().clock),
+        groups: steered.iter().map(|led| led.followed.seen.clone()).collect(),
+    };
+    let metrics = SamplerMetrics::register(&base.registry).map_err(metrics)?;
+    base.tasks.once(kind("clock"), |_| async move {
+        sampler.run(metrics).await;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// The other nodes as the transport finds them.
+struct Known(Peers);
+
+impl control_port::Peers for Known {
+    fn live(&self) -> BTreeSet<NodeId> {
+        self.0.live()
+    }
+}
+
+#[async_trait]
+impl PeerClocks for Known {
+    async fn walls(&self, limit: Duration) -> Vec<Sample> {
+        self.0.walls(limit).await
     }
 }

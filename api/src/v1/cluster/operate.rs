@@ -1,0 +1,157 @@
+//! Steering the cluster.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use hub_core::access::Scope;
+use hub_core::error::FieldError;
+use hub_core::id::NodeId;
+use hub_core::port::{ClusterError, Group};
+
+use super::input::{DrainInput, TransferInput};
+use super::view::{DrainView, TransferView};
+use crate::extract::{Params, no_condition, read_body, refuse_body};
+use crate::hub::Hub;
+use crate::json::{self, Path, Reader, Shape};
+use crate::problem::Problem;
+use crate::v1::control::Change;
+
+/// Most bytes of the bodies here.
+const MAX_BODY: usize = 16 << 10;
+
+/// Drain a node
+///
+/// It takes no more deliveries, hands both leaderships over and turns unready, but keeps answering. Done when it leads
+/// nothing.
+#[utoipa::path(
+    post,
+    path = "/cluster/drain",
+    operation_id = "drainNode",
+    tag = "cluster",
+    params(("Hub-Reason" = Option<String>, Header, description = "Why, for the record.")),
+    request_body(content = Option<DrainInput>),
+    responses((status = 200, description = "It drains.", body = DrainView)),
+)]
+pub(super) async fn drain(
+    State(hub): State<Arc<Hub>>,
+    change: Change,
+    params: Params,
+    body: Body,
+) -> Result<Json<DrainView>, Problem> {
+    let node = chosen_node(&hub, &change, params, body).await?;
+    let deadline = hub.long_deadline();
+    let done = hub.bounded(deadline, hub.cluster.drain(node, deadline)).await;
+    done.unwrap_or_else(unfinished)?;
+    change.audit();
+    Ok(Json(DrainView { node_id: node.0, draining: true }))
+}
+
+/// End a node's drain
+#[utoipa::path(
+    post,
+    path = "/cluster/undrain",
+    operation_id = "undrainNode",
+    tag = "cluster",
+    params(("Hub-Reason" = Option<String>, Header, description = "Why, for the record.")),
+    request_body(content = Option<DrainInput>),
+    responses((status = 200, description = "It takes traffic again.", body = DrainView)),
+)]
+pub(super) async fn undrain(
+    State(hub): State<Arc<Hub>>,
+    change: Change,
+    params: Params,
+    body: Body,
+) -> Result<Json<DrainView>, Problem> {
+    let node = chosen_node(&hub, &change, params, body).await?;
+    let deadline = hub.long_deadline();
+    let done = hub.bounded(deadline, hub.cluster.undrain(node, deadline)).await;
+    done.unwrap_or_else(unfinished)?;
+    change.audit();
+    Ok(Json(DrainView { node_id: node.0, draining: false }))
+}
+
+/// Hand a leadership over
+///
+/// Done when another node leads.
+#[utoipa::path(
+    post,
+    path = "/cluster/transfer-leader",
+    operation_id = "transferLeader",
+    tag = "cluster",
+    params(("Hub-Reason" = Option<String>, Header, description = "Why, for the record.")),
+    request_body = TransferInput,
+    responses((status = 200, description = "Another node leads.", body = TransferView)),
+)]
+pub(super) async fn transfer(
+    State(hub): State<Arc<Hub>>,
+    change: Change,
+    params: Params,
+    body: Body,
+) -> Result<Json<TransferView>, Problem> {
+    change.caller.require(Scope::ClusterAdmin)?;
+    params.finish()?;
+    no_condition(&change.headers)?;
+    let body = read_body(&hub, &change.headers, body, MAX_BODY, false).await?;
+    let (group, to) = read_transfer(&body.bytes)?;
+    let deadline = hub.long_deadline();
+    let done = hub.bounded(deadline, hub.cluster.transfer(group, to, deadline)).await;
+    let leader = done.unwrap_or_else(unfinished)?;
+    change.audit();
+    Ok(Json(TransferView { group: group.as_str(), leader: leader.0 }))
+}
+
+fn unfinished<T>() -> Result<T, ClusterError> {
+    Err(ClusterError::Unfinished("the deadline has passed".into()))
+}
+
+/// The node of a drain: the one named in the body, or this one.
+async fn chosen_node(hub: &Arc<Hub>, change: &Change, params: Params, body: Body) -> Result<NodeId, Problem> {
+    change.caller.require(Scope::ClusterAdmin)?;
+    params.finish()?;
+    no_condition(&change.headers)?;
+    if is_bare(&change.headers) {
+        refuse_body(body).await?;
+        return Ok(hub.cluster.node_id());
+    }
+    let body = read_body(hub, &change.headers, body, MAX_BODY, false).await?;
+    let mut errors = Vec::new();
+    let mut reader = open(&body.bytes, &mut errors)?;
+    let node = reader.number("node_id", 0, u64::MAX);
+    reader.finish();
+    if errors.is_empty() {
+        Ok(node.map_or_else(|| hub.cluster.node_id(), NodeId))
+    } else {
+        Err(Problem::fields(errors))
+    }
+}
+
+/// The request came without a body.
+fn is_bare(headers: &HeaderMap) -> bool {
+    !headers.contains_key(CONTENT_TYPE) || headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
+}
+
+fn read_transfer(body: &[u8]) -> Result<(Group, Option<NodeId>), Problem> {
+    let mut errors = Vec::new();
+    let mut reader = open(body, &mut errors)?;
+    let name = reader.required_text("group");
+    let group = name.as_deref().and_then(|name| Group::ALL.into_iter().find(|group| group.as_str() == name));
+    if name.is_some() && group.is_none() {
+        reader.invalid("group", "must be \"control\" or \"messages\"");
+    }
+    let to = reader.number("to", 0, u64::MAX).map(NodeId);
+    reader.finish();
+    match group {
+        Some(group) if errors.is_empty() => Ok((group, to)),
+        _ => Err(Problem::fields(errors)),
+    }
+}
+
+fn open<'a, 'e>(body: &'a [u8], errors: &'e mut Vec<FieldError>) -> Result<Reader<'a, 'static, 'e>, Problem> {
+    let shape: Shape<'a> =
+        serde_json::from_str(json::text(body)?).map_err(|error| json::malformed(&error))?;
+    Ok(Reader::new(shape, &Path::Root, errors))
+}

@@ -1,0 +1,158 @@
+//! Showing messages, and calling them back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use hub_core::access::Scope;
+use hub_core::error::code;
+use hub_core::id::MessageId;
+use hub_core::message::{Record, Status};
+use hub_core::port::{CancelOutcome, Consistency, StoreError};
+
+use super::filter::list_query;
+use super::view::{CancelledView, MessagePage, MessageView, id_view, page_answer};
+use crate::extract::{Caller, Params, message_id, no_condition, refuse_body};
+use crate::hub::Hub;
+use crate::problem::Problem;
+
+/// A message the caller takes part in. To all others it does not exist.
+pub(crate) async fn find(
+    hub: &Hub,
+    caller: &Caller,
+    id: MessageId,
+    consistency: Consistency,
+) -> Result<Record, Problem> {
+    let deadline = hub.deadline();
+    let found =
+        hub.store_call(deadline, hub.store.get(id, consistency, deadline)).await.map_err(read_fault)?;
+    found.filter(|record| caller.takes_part_in(&record.message)).ok_or_else(no_message)
+}
+
+/// May change this message: its sender, or an administrator.
+pub(crate) fn may_change(caller: &Caller, record: &Record) -> Result<(), Problem> {
+    caller.require_any(&[Scope::MessagesSend, Scope::MessagesAdmin])?;
+    caller.require_sender(&record.message.sender)
+}
+
+/// A failed read is never of unknown outcome: it can simply be repeated.
+pub(crate) fn read_fault(error: StoreError) -> Problem {
+    match error {
+        StoreError::Unknown(reason) => {
+            Problem::new(code::STORE_UNAVAILABLE, reason).retry_after(Duration::from_secs(1))
+        }
+        other => other.into(),
+    }
+}
+
+fn no_message() -> Problem {
+    Problem::new(code::NO_MESSAGE, "no message with this id exists, or it is not yours to see")
+}
+
+/// Show a message
+///
+/// With its attempts. By id a message is seen as soon as its sender has the answer, on every node.
+#[utoipa::path(
+    get,
+    path = "/messages/{id}",
+    operation_id = "getMessage",
+    tag = "messages",
+    params(
+        ("id" = String, Path, description = "The message's id.", format = "uuid"),
+        ("consistency" = Option<String>, Query, description = "`stale`: what this node has; default `linearizable`."),
+    ),
+    responses((status = 200, description = "The message.", body = MessageView)),
+)]
+pub(super) async fn get(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    mut params: Params,
+) -> Result<Response, Problem> {
+    caller.require_any(&[Scope::MessagesRead, Scope::MessagesAdmin])?;
+    let consistency = params.consistency();
+    params.finish()?;
+    let record = find(&hub, &caller, message_id(&id)?, consistency).await?;
+    id_view(&record, consistency)
+}
+
+/// List messages
+///
+/// Newest first, without their attempts. Lists may lag a little behind writes.
+#[utoipa::path(
+    get,
+    path = "/messages",
+    operation_id = "listMessages",
+    tag = "messages",
+    params(
+        ("status" = Option<String>, Query, description = "In this state."),
+        ("target_service" = Option<String>, Query, description = "For this target."),
+        ("sender_service" = Option<String>, Query, description = "From this sender."),
+        ("message_type" = Option<String>, Query, description = "Of this type."),
+        ("correlation_id" = Option<String>, Query, description = "With this `metadata.correlation_id`."),
+        ("created_after" = Option<String>, Query, description = "Accepted at or after.", format = DateTime),
+        ("created_before" = Option<String>, Query, description = "Accepted before.", format = DateTime),
+        ("limit" = Option<u32>, Query, description = "1 to 500; default 50.", minimum = 1, maximum = 500),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "A page.", body = MessagePage)),
+)]
+pub(super) async fn list(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    params: Params,
+) -> Result<Response, Problem> {
+    let query = list_query(params, &caller, "target_service", None)?;
+    let page = hub.store.list(&query.filter, query.after, query.limit);
+    let page = hub.store_call(hub.deadline(), page).await.map_err(read_fault)?;
+    page_answer(&page)
+}
+
+/// Call a message back
+///
+/// Only while no node holds a claim on it. `may_have_arrived: false` promises that the target never gets it.
+#[utoipa::path(
+    delete,
+    path = "/messages/{id}",
+    operation_id = "cancelMessage",
+    tag = "messages",
+    params(("id" = String, Path, description = "The message's id.", format = "uuid")),
+    responses((status = 200, description = "Cancelled.", body = CancelledView)),
+)]
+pub(super) async fn cancel(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<CancelledView>, Problem> {
+    caller.require_any(&[Scope::MessagesSend, Scope::MessagesAdmin])?;
+    params.finish()?;
+    no_condition(&headers)?;
+    refuse_body(body).await?;
+    let id = message_id(&id)?;
+    if !caller.0.has(Scope::MessagesAdmin) {
+        let record = find(&hub, &caller, id, Consistency::Linearizable).await?;
+        may_change(&caller, &record)?;
+    }
+    let deadline = hub.deadline();
+    match hub.store_call(deadline, hub.store.cancel(id, deadline)).await? {
+        CancelOutcome::Cancelled { may_have_arrived } => {
+            Ok(Json(CancelledView { id, status: Status::Cancelled, may_have_arrived }))
+        }
+        CancelOutcome::Conflict(status) => Err(conflict(id, status, "called back")),
+        CancelOutcome::NotFound => Err(no_message()),
+    }
+}
+
+/// The message is in a state that does not allow it.
+pub(crate) fn conflict(id: MessageId, status: Status, what: &str) -> Problem {
+    Problem::new(code::MESSAGE_CONFLICT, format!("the message is {status} and cannot be {what}"))
+        .message_id(id)
+        .message_status(status.as_str())
+}

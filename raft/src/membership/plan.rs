@@ -1,0 +1,112 @@
+//! The next change of a group's membership, out of plain facts. One change at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is known on the leader of the group.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// The nodes that belong to the cluster, with their addresses.
+    pub(super) members: BTreeMap<u64, String>,
+    /// The nodes in the group, with the addresses noted there.
+    pub(super) nodes: BTreeMap<u64, String>,
+    /// Those of them that vote.
+    pub(super) voters: BTreeSet<u64>,
+    /// Those that answer, and whose log reaches to the end.
+    pub(super) caught_up: BTreeSet<u64>,
+    /// Those that shall vote as soon as they are caught up.
+    pub(super) wanted: BTreeSet<u64>,
+    /// Two voters are fine: the cluster then stops when either stops.
+    pub(super) two_nodes: bool,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// A node begins to follow.
+    Add(u64, String),
+    /// A node has another address.
+    Readdress(u64, String),
+    /// The voters are these from now on.
+    Voters(BTreeSet<u64>),
+    /// A node that does not vote leaves.
+    Remove(u64),
+}
+
+/// The next change, if there is one to make.
+pub(super) fn next(facts: &Facts) -> Option<Change> {
+    for (id, address) in &facts.members {
+        match facts.nodes.get(id) {
+            None => return Some(Change::Add(*id, address.clone())),
+            Some(known) if known != address => return Some(Change::Readdress(*id, address.clone())),
+            Some(_) => {}
+        }
+    }
+    let stay = facts.voters.intersection(&facts.wanted);
+    let come = facts.wanted.iter().filter(|id| facts.nodes.contains_key(id) && facts.caught_up.contains(id));
+    let voters: BTreeSet<u64> = stay.chain(come).copied().collect();
+    // Two voters survive nothing that one does not; the second waits for a third, unless only two are left.
+    let premature = voters.len() == 2 && facts.voters.len() < 2 && !facts.two_nodes;
+    if voters != facts.voters && !voters.is_empty() && !premature {
+        return Some(Change::Voters(voters));
+    }
+    let gone = facts.nodes.keys().find(|id| !facts.members.contains_key(id) && !facts.voters.contains(id));
+    gone.map(|id| Change::Remove(*id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(id: u64) -> String {
+        format!("127.0.0.1:{id}")
+    }
+
+    fn facts(members: &[u64], nodes: &[u64], voters: &[u64], caught_up: &[u64]) -> Facts {
+        let named = |ids: &[u64]| ids.iter().map(|id| (*id, address(*id))).collect();
+        Facts {
+            members: named(members),
+            nodes: named(nodes),
+            voters: voters.iter().copied().collect(),
+            caught_up: caught_up.iter().copied().collect(),
+            wanted: members.iter().copied().collect(),
+            two_nodes: false,
+        }
+    }
+
+    fn voters(ids: &[u64]) -> Option<Change> {
+        Some(Change::Voters(ids.iter().copied().collect()))
+    }
+
+    #[test]
+    fn a_new_member_follows_first() {
+        assert_eq!(next(&facts(&[1, 2], &[1], &[1], &[1])), Some(Change::Add(2, address(2))));
+        assert_eq!(next(&facts(&[1, 2], &[1, 2], &[1], &[1])), None, "it is not caught up");
+    }
+
+    #[test]
+    fn the_second_waits_for_the_third_and_both_vote_at_once() {
+        assert_eq!(next(&facts(&[1, 2], &[1, 2], &[1], &[1, 2])), None);
+        assert_eq!(next(&facts(&[1, 2, 3], &[1, 2, 3], &[1], &[1, 2])), None);
+        assert_eq!(next(&facts(&[1, 2, 3], &[1, 2, 3], &[1], &[1, 2, 3])), voters(&[1, 2, 3]));
+        let two = Facts { two_nodes: true, ..facts(&[1, 2], &[1, 2], &[1], &[1, 2]) };
+        assert_eq!(next(&two), voters(&[1, 2]));
+    }
+
+    #[test]
+    fn a_voter_that_is_down_stays_a_voter() {
+        assert_eq!(next(&facts(&[1, 2, 3], &[1, 2, 3], &[1, 2, 3], &[1, 2])), None);
+    }
+
+    #[test]
+    fn a_removed_member_votes_no_more_and_then_leaves() {
+        assert_eq!(next(&facts(&[1, 2], &[1, 2, 3], &[1, 2, 3], &[1, 2, 3])), voters(&[1, 2]));
+        assert_eq!(next(&facts(&[1, 2], &[1, 2, 3], &[1, 2], &[1, 2])), Some(Change::Remove(3)));
+    }
+
+    #[test]
+    fn a_new_address_is_noted() {
+        let mut moved = facts(&[1, 2], &[1, 2], &[1, 2], &[1, 2]);
+        moved.members.insert(2, "127.0.0.1:99".to_owned());
+        assert_eq!(next(&moved), Some(Change::Readdress(2, "127.0.0.1:99".to_owned())));
+    }
+}
