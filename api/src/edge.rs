@@ -124,7 +124,10 @@ fn log(arrival: &Arrival, status: StatusCode, code: Option<Code>, elapsed: Durat
             )
         };
     }
-    if status.is_server_error() {
+    if ALWAYS.contains(&arrival.route()) {
+        // Probes come every second, and say what they say to who asks.
+        line!(debug);
+    } else if status.is_server_error() {
         line!(warn);
     } else if status.is_client_error() {
         line!(info);

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
 /// Tasks that belong together.
@@ -26,6 +26,11 @@ impl Tasks {
                 () = work => {}
             }
         });
+    }
+
+    /// Ends when the tasks are told to stop.
+    pub(crate) fn ended(&self) -> WaitForCancellationFutureOwned {
+        self.cancel.clone().cancelled_owned()
     }
 
     /// Tells all to stop, and waits until they have.

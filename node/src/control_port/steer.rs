@@ -22,11 +22,12 @@ pub trait Steered: Send + Sync + 'static {
     async fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Result<NodeId, ClusterError>;
 }
 
-/// Sees to it that `me` does not lead the group, if another voter can. Returns whether it does not.
+/// Sees to it that `me` does not lead the group, if another voter can: one that is live. Returns whether it does not.
 pub async fn hand_over(
     name: &'static str,
     group: &dyn Steered,
     me: NodeId,
+    is_live: &(dyn Fn(NodeId) -> bool + Send + Sync),
     clock: &dyn Clock,
     deadline: Instant,
 ) -> bool {
@@ -35,7 +36,7 @@ pub async fn hand_over(
         if status.leader != Some(me) {
             return true;
         }
-        if !status.voters.iter().any(|voter| *voter != me) {
+        if !status.voters.iter().any(|voter| *voter != me && is_live(*voter)) {
             debug!(group = name, "there is no other voter to hand over to");
             return false;
         }

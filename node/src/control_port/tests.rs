@@ -223,13 +223,15 @@ async fn a_hand_over_is_tried_again_until_it_happened() {
     let clock = HubClock::default();
     let group = FakeGroup::new(1, &[1, 2]);
     *group.failures.lock().unwrap() = 2;
-    assert!(hand_over("control", &*group, NodeId(1), &clock, soon()).await);
+    assert!(hand_over("control", &*group, NodeId(1), &|_| true, &clock, soon()).await);
     assert_eq!(group.status().leader, Some(NodeId(2)));
 
     let lone = FakeGroup::new(1, &[1]);
-    assert!(!hand_over("control", &*lone, NodeId(1), &clock, soon()).await);
+    assert!(!hand_over("control", &*lone, NodeId(1), &|_| true, &clock, soon()).await);
+    let left_alone = FakeGroup::new(1, &[1, 2]);
+    assert!(!hand_over("control", &*left_alone, NodeId(1), &|_| false, &clock, soon()).await);
     let stuck = FakeGroup::new(1, &[1, 2]);
     *stuck.failures.lock().unwrap() = u32::MAX;
     let passed = clock.instant() + Duration::from_millis(100);
-    assert!(!hand_over("control", &*stuck, NodeId(1), &clock, passed).await);
+    assert!(!hand_over("control", &*stuck, NodeId(1), &|_| true, &clock, passed).await);
 }

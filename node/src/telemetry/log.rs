@@ -9,7 +9,8 @@ use tracing_subscriber::fmt::format::FmtSpan;
 use crate::config::{Log, LogFormat};
 
 /// Libraries that say too much at `info`.
-const QUIET: &str = "openraft=error,h2=warn,hyper=warn,tonic=warn,tower=warn,sqlx=warn,raft_log=warn";
+const QUIET: &str =
+    "openraft=error,h2=warn,hyper=warn,tonic=warn,tower=warn,sqlx=warn,raft_log=error,chunked_wal=error";
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -20,6 +20,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const KIND: TaskKind =
     TaskKind { name: "drain", stage: Stage::Base, on_error: OnError::Restart, on_cancel: OnCancel::Drop };
 
+/// Whether a node answers.
+pub type Live = Arc<dyn Fn(NodeId) -> bool + Send + Sync>;
+
 /// A group that can be handed over.
 #[derive(Clone)]
 pub struct Led {
@@ -37,12 +40,14 @@ pub fn watch(
     node: NodeId,
     state: watch::Receiver<State>,
     groups: [Led; 2],
+    live: Live,
     clock: Arc<dyn Clock>,
 ) {
     tasks.restarting(KIND, move |_| {
-        let (state, groups, clock) = (state.clone(), groups.clone(), Arc::clone(&clock));
+        let (state, groups, live, clock) =
+            (state.clone(), groups.clone(), Arc::clone(&live), Arc::clone(&clock));
         async move {
-            keep_out(node, state, groups, &*clock).await;
+            keep_out(node, state, groups, &*live, &*clock).await;
             Ok(())
         }
     });
@@ -52,7 +57,13 @@ fn drains(state: &State, node: NodeId) -> bool {
     state.members.get(&node).is_some_and(|member| member.draining)
 }
 
-async fn keep_out(node: NodeId, mut state: watch::Receiver<State>, groups: [Led; 2], clock: &dyn Clock) {
+async fn keep_out(
+    node: NodeId,
+    mut state: watch::Receiver<State>,
+    groups: [Led; 2],
+    live: &(dyn Fn(NodeId) -> bool + Send + Sync),
+    clock: &dyn Clock,
+) {
     let [mut control, mut messages] = groups.clone().map(|led| led.followed.seen);
     loop {
         if state.wait_for(|state| drains(state, node)).await.is_err() {
@@ -62,7 +73,7 @@ async fn keep_out(node: NodeId, mut state: watch::Receiver<State>, groups: [Led;
         while drains(&state.borrow_and_update(), node) {
             let mut out = true;
             for led in &groups {
-                out &= hand_over(led.name, &*led.group, node, clock, clock.instant() + HAND_OVER).await;
+                out &= hand_over(led.name, &*led.group, node, live, clock, clock.instant() + HAND_OVER).await;
             }
             // Until something changes; or a little, if a group is still led here.
             tokio::select! {

@@ -15,7 +15,7 @@ use tracing::info;
 use super::address::{self, Bound, Place};
 use super::admission::{Admission, Nodes};
 use super::base::{Base, metrics};
-use super::drain::{self, Led};
+use super::drain::{self, Led, Live};
 use super::groups::{self, Groups, Steering};
 use super::targets::Targets;
 use super::{access, api, delivery};
@@ -44,6 +44,7 @@ pub struct Node {
     groups: Groups,
     steered: [Led; 2],
     cluster: Arc<ControlPort>,
+    live: Live,
     leaving: Leaving,
 }
 
@@ -85,7 +86,10 @@ impl Node {
 
         let (cluster, steered) = control(&base, &endpoints, &folder, &groups, &peers);
         keep_time(&base, &endpoints, &groups, &peers, &steered)?;
-        drain::watch(&base.tasks, endpoints.node_id, groups.state.clone(), steered.clone(), base.time());
+        let asked = peers.clone();
+        let live: Live = Arc::new(move |node| asked.live().contains(&node));
+        let (led, state) = (steered.clone(), groups.state.clone());
+        drain::watch(&base.tasks, endpoints.node_id, state, led, Arc::clone(&live), base.time());
         let targets = Targets::new(base.config.targets.allowed.clone(), own_ports, groups.state.clone());
         let ports = delivery::Ports {
             node: endpoints.node_id,
@@ -107,7 +111,7 @@ impl Node {
         };
         let leaving = api::start(&base, parts, rest)?;
         folder.announce(&endpoints)?;
-        Ok(Self { base, folder, endpoints, transport, groups, steered, cluster, leaving })
+        Ok(Self { base, folder, endpoints, transport, groups, steered, cluster, live, leaving })
     }
 
     /// Where it is reached.
@@ -130,7 +134,7 @@ impl Node {
     /// Stops within the drain limit. In order: readiness off and a moment of grace, no new work, leaderships handed
     /// over, connections closed, the rest. After a failure there is nothing to be graceful about.
     pub async fn stop(self, orderly: bool) {
-        let Self { base, folder, endpoints, transport, groups, steered, cluster, leaving } = self;
+        let Self { base, folder, endpoints, transport, groups, steered, cluster, live, leaving } = self;
         let deadline = base.clock.instant() + base.config.node.drain_limit;
         cluster.stop_taking();
         leaving.announce();
@@ -139,16 +143,16 @@ impl Node {
         }
         base.stop(Stage::Work, deadline).await;
         if orderly {
-            let handed = steered
-                .iter()
-                .map(|led| hand_over(led.name, &*led.group, endpoints.node_id, &*base.clock, deadline));
+            let handed = steered.iter().map(|led| {
+                hand_over(led.name, &*led.group, endpoints.node_id, &*live, &*base.clock, deadline)
+            });
             futures::future::join_all(handed).await;
         }
         base.stop(Stage::Serve, deadline).await;
         let last = deadline.max(base.clock.instant() + LAST);
         base.stop(Stage::Base, last).await;
         base.tasks.abort();
-        drop((steered, cluster));
+        drop((steered, cluster, live));
         groups.shutdown().await;
         transport.shutdown().await;
         folder.withdraw();

@@ -101,6 +101,10 @@ impl TestNode {
     ) -> anyhow::Result<Self> {
         let settings = settings(pairs);
         let config = configuration(folder, &settings)?;
+        if std::env::var_os("LOG_LEVEL").is_some() {
+            let log = config::Log { level: std::env::var("LOG_LEVEL")?, format: config::LogFormat::Text };
+            let _only_the_first = hub_node::telemetry::init(&log);
+        }
         let node = Node::start_with(HubClock::new(machine), config, false).await?;
         let endpoints = node.endpoints().clone();
         Ok(Self {

@@ -1,5 +1,6 @@
 //! Connections that others opened: judged, counted, and handed to the server.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use hub_core::id::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use super::handshake::{self, HandshakeError, Purpose};
@@ -28,6 +30,8 @@ pub(super) struct Peer {
 pub(super) struct PeerStream {
     stream: TcpStream,
     peer: Peer,
+    /// The server's own tasks outlive the server: this ends their connections with the transport.
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
     transport: Arc<Inner>,
 }
 
@@ -51,6 +55,9 @@ impl AsyncRead for PeerStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.ended.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -123,7 +130,10 @@ async fn prove(transport: &Arc<Inner>, mut stream: TcpStream) -> Result<PeerStre
     };
     let answered = handshake::answer(&mut stream, &transport.key, judge).await;
     match (answered, entered) {
-        (Ok(_), Some(peer)) => Ok(PeerStream { stream, peer, transport: Arc::clone(transport) }),
+        (Ok(_), Some(peer)) => {
+            let ended = Box::pin(transport.tasks.ended());
+            Ok(PeerStream { stream, peer, ended, transport: Arc::clone(transport) })
+        }
         (answered, entered) => {
             if let Some(peer) = entered {
                 transport.left(&peer);

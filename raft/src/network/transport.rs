@@ -111,6 +111,9 @@ fn serve(inner: &Arc<Inner>, listener: TcpListener) {
 impl Inner {
     /// Lets a caller that has the key in, or not, and counts it.
     pub(super) fn enter(&self, hello: &Hello) -> Result<(), Refusal> {
+        if self.cluster == 0 && hello.cluster != 0 {
+            return Err(Refusal::NotReady);
+        }
         if hello.to != NodeId(0) && hello.to != self.node {
             return Err(Refusal::WrongNode);
         }
