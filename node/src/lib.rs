@@ -1,9 +1,13 @@
 //! The hub's process: configuration, wiring, workers, lifecycle and command line.
 
+pub mod bench;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod coded;
 pub mod config;
 pub mod control_port;
+pub mod dev_cluster;
 pub mod identity;
 pub mod ids;
 pub mod lifecycle;

@@ -1,3 +1,7 @@
 //! The `message-hub` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hub_node::cli::main()
+}
