@@ -98,7 +98,10 @@ impl DevCluster {
             join: first.into_iter().collect(),
             arguments,
             // Loopback too: the demo's and the trials' receivers are here.
-            environment: vec![("SECRET_KEY", key), ("ALLOWED_TARGETS", "0.0.0.0/0,::/0".to_owned())],
+            environment: vec![
+                ("SECRET_KEY", key),
+                ("ALLOWED_TARGETS", "0.0.0.0/0,::/0,127.0.0.0/8,::1/128".to_owned()),
+            ],
         }
     }
 

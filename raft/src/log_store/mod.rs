@@ -11,8 +11,6 @@ mod mark;
 mod open;
 mod reader;
 mod store;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use flush::SyncStats;
 pub use open::{LogOptions, OpenError};
