@@ -6,8 +6,7 @@ use std::time::Duration;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use hub_core::error::FieldError;
-use hub_core::error::{CATALOGUE, Code, Explanation, code};
+use hub_core::error::{CATALOGUE, Code, Explanation, FieldError, code};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -34,7 +33,7 @@ pub struct FieldProblem {
 
 impl From<FieldError> for FieldProblem {
     fn from(error: FieldError) -> Self {
-        Self { pointer: error.pointer.into(), code: error.code.to_string(), detail: error.detail.into() }
+        Self { pointer: error.pointer, code: error.code.to_string(), detail: error.detail }
     }
 }
 

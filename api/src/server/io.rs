@@ -182,7 +182,7 @@ impl Watched {
     fn replace(&self, output: &[u8]) -> bool {
         let begun = self.activity.begun.load(Ordering::Relaxed);
         if self.activity.at_work.load(Ordering::Relaxed) > 0
-            || !self.header.is_some_and(|(_, then)| then == begun)
+            || self.header.is_none_or(|(_, then)| then != begun)
         {
             return false;
         }

@@ -82,6 +82,9 @@ impl FromRequestParts<Arc<Hub>> for Change {
     }
 }
 
+/// A service after a change, whether it is new, and its secret if it may be shown.
+pub(crate) type Shown = (Arc<Service>, bool, Option<Arc<str>>);
+
 /// What a change led to.
 pub(crate) struct Changed {
     /// Log index of the change.
@@ -128,7 +131,7 @@ impl Change {
 
 impl Changed {
     /// The service in the reply, with whether it is new and its secret if it may be shown.
-    pub(crate) fn service(self) -> Result<(Arc<Service>, bool, Option<Arc<str>>), Problem> {
+    pub(crate) fn service(self) -> Result<Shown, Problem> {
         match self.reply {
             Reply::Service { service, created, secret } => Ok((service, created, secret)),
             other => {

@@ -1,5 +1,7 @@
 //! The OpenAPI document: made from the handlers, so that it says what they do.
 
+mod problems;
+
 use std::sync::Arc;
 
 use utoipa::OpenApi;
@@ -7,7 +9,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::hub::Hub;
-use crate::{health, v1};
+use crate::{health, problem, v1};
 
 /// What stands around the calls.
 #[derive(OpenApi)]
@@ -19,6 +21,7 @@ use crate::{health, v1};
                        HUB-nnnn` says cause and cure. Any node answers any call.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
+    components(schemas(problem::Body, problem::FieldProblem)),
     tags(
         (name = "messages", description = "Send messages and see what became of them."),
         (name = "dead-letters", description = "Messages that were given up."),
@@ -46,6 +49,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Hub>> {
 #[must_use]
 pub fn document(version: &str) -> String {
     let mut document = routes().into_openapi();
+    let without_terms = problems::complete(&mut document);
+    debug_assert!(without_terms.is_empty(), "{without_terms:?}");
     version.clone_into(&mut document.info.version);
     document.to_pretty_json().unwrap_or_default()
 }
