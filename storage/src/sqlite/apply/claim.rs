@@ -99,7 +99,7 @@ impl Work<'_> {
                             granted.push(one);
                             left -= 1;
                         }
-                        None => expired = true,
+                        None => expired |= self.slots.get(id).is_some_and(|slot| slot.open.is_none()),
                     }
                 }
                 if !expired {
