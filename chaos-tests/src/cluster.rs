@@ -208,7 +208,7 @@ impl Cluster {
             "name": name,
             "instances": [{ "url": url }],
             "delivery": { "mode": "push", "timeout_ms": 2000, "max_concurrency": 64 },
-            "retry": { "base": 1, "cap": 2, "max_retries": 100 },
+            "retry": { "base_ms": 1_000, "cap_ms": 2_000, "max_retries": 100 },
             "health_check": { "kind": "none" },
         });
         let first = self.urls()?.into_iter().next().context("a cluster has nodes")?;

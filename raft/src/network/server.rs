@@ -90,18 +90,24 @@ impl Raft for Service {
     ) -> Result<Response<Self::AppendStream>, Status> {
         Self::member(&request)?;
         let mut stream = request.into_inner();
-        let first = stream.message().await?.ok_or_else(|| Status::invalid_argument("empty stream"))?;
-        let group = self.group(&first.group)?;
-        // A message that cannot be read ends the stream, and with it the answers.
-        let requests = futures::stream::once(async { Ok(first) }).chain(stream).scan((), |(), request| {
-            let request = request.and_then(|request| Ok(pb::append_request_from(request)?));
-            if let Err(status) = &request {
-                tracing::debug!(%status, "append stream ended");
-            }
-            futures::future::ready(request.ok())
+        let service = self.clone();
+        // The caller waits for the answer's header before it sends anything, so nothing is waited for here.
+        let replies = futures::stream::once(async move {
+            let first = stream.message().await?.ok_or_else(|| Status::invalid_argument("empty stream"))?;
+            let group = service.group(&first.group)?;
+            // A message that cannot be read ends the stream, and with it the answers.
+            let requests =
+                futures::stream::once(async { Ok(first) }).chain(stream).scan((), |(), request| {
+                    let request = request.and_then(|request| Ok(pb::append_request_from(request)?));
+                    if let Err(status) = &request {
+                        tracing::debug!(%status, "append stream ended");
+                    }
+                    futures::future::ready(request.ok())
+                });
+            let replies = group.append(requests.boxed());
+            Ok::<_, Status>(replies.map_ok(|result| pb::append_reply_to(&result)))
         });
-        let replies = group.append(requests.boxed()).map_ok(|result| pb::append_reply_to(&result));
-        Ok(Response::new(replies.boxed()))
+        Ok(Response::new(replies.try_flatten().boxed()))
     }
 
     async fn heartbeat(

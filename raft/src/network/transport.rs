@@ -99,6 +99,8 @@ fn serve(inner: &Arc<Inner>, listener: TcpListener) {
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .max_concurrent_streams(4_096)
+        // A node that was frozen finds many calls that their callers gave up.
+        .http2_max_pending_accept_reset_streams(Some(4_096))
         .add_service(RaftServer::new(service.clone()).max_decoding_message_size(super::MAX_MESSAGE))
         .add_service(HubServer::new(service).max_decoding_message_size(super::MAX_MESSAGE));
     inner.tasks.spawn(async move {
