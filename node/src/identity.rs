@@ -33,27 +33,49 @@ pub struct Identity {
     incarnation: Option<u128>,
     /// It founds the cluster: its log starts with the first membership.
     pub founder: bool,
+    /// The cluster knows it, and so its logs hold something: never again may they be found empty.
+    pub established: bool,
 }
 
 impl Identity {
     /// Of a node that joins: no id yet.
     #[must_use]
     pub const fn joiner(incarnation: u128) -> Self {
-        Self { version: VERSION, cluster: None, node: None, incarnation: Some(incarnation), founder: false }
+        Self {
+            version: VERSION,
+            cluster: None,
+            node: None,
+            incarnation: Some(incarnation),
+            founder: false,
+            established: false,
+        }
     }
 
     /// The same node, as the first of a new cluster.
     #[must_use]
     pub const fn founding(&self, cluster: u128) -> Self {
-        let Self { version, incarnation, .. } = *self;
-        Self { version, cluster: Some(cluster), node: Some(NodeId(1)), incarnation, founder: true }
+        let Self { version, incarnation, established, .. } = *self;
+        Self {
+            version,
+            cluster: Some(cluster),
+            node: Some(NodeId(1)),
+            incarnation,
+            founder: true,
+            established,
+        }
     }
 
     /// The same node, let into a cluster.
     #[must_use]
     pub const fn admitted(&self, cluster: u128, node: NodeId) -> Self {
-        let Self { version, incarnation, founder, .. } = *self;
-        Self { version, cluster: Some(cluster), node: Some(node), incarnation, founder }
+        let Self { version, incarnation, founder, established, .. } = *self;
+        Self { version, cluster: Some(cluster), node: Some(node), incarnation, founder, established }
+    }
+
+    /// The same node, known by its cluster.
+    #[must_use]
+    pub fn established(&self) -> Self {
+        Self { established: true, ..self.clone() }
     }
 
     /// See the field of a member's card.
@@ -111,7 +133,7 @@ impl DataFolder {
         let failed = |what: &str, error: io::Error| {
             CodedError::new(io_code(&error), format!("{what} {}", path.display())).because(error)
         };
-        fs::create_dir_all(path).map_err(|error| failed("cannot make the data folder", error))?;
+        make_folder(path).map_err(|error| failed("cannot make the data folder", error))?;
         let path = path.canonicalize().map_err(|error| failed("cannot find the data folder", error))?;
         let lock = lock(&path)?;
         let mut folder = Self { identity: None, path, _lock: lock };
@@ -166,9 +188,36 @@ impl DataFolder {
     /// # Errors
     /// The disk.
     pub fn save(&mut self, identity: Identity) -> Result<(), CodedError> {
-        self.write(IDENTITY, &identity)?;
+        write(&self.path, IDENTITY, &identity)?;
         self.identity = Some(identity);
         Ok(())
+    }
+
+    /// Makes the folders of the logs, the snapshots and the database, so that a loss of power cannot take them.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn make_folders(&self) -> Result<(), CodedError> {
+        for name in [
+            "control/log",
+            "control/snapshot",
+            "control/copies",
+            "messages/log",
+            "messages/db",
+            "messages/copies",
+        ] {
+            let path = self.path.join(name);
+            make_folder(&path).map_err(|error| {
+                CodedError::new(io_code(&error), format!("cannot make {}", path.display())).because(error)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Another handle that can keep the identity.
+    #[must_use]
+    pub fn register(&self) -> Register {
+        Register(self.path.clone())
     }
 
     /// Says where the node is reached.
@@ -176,7 +225,7 @@ impl DataFolder {
     /// # Errors
     /// The disk.
     pub fn announce(&self, endpoints: &Endpoints) -> Result<(), CodedError> {
-        self.write(ENDPOINTS, endpoints)
+        write(&self.path, ENDPOINTS, endpoints)
     }
 
     /// Where the node was reached no longer holds.
@@ -230,19 +279,52 @@ impl DataFolder {
         }
         serde_json::from_str(&text).map(Some).map_err(damaged)
     }
+}
 
-    /// Replaces a file as a whole, also in a power loss.
-    fn write(&self, name: &str, content: &impl Serialize) -> Result<(), CodedError> {
-        let path = self.path.join(name);
-        let temporary = self.path.join(format!(".{name}.new"));
-        let written = serde_json::to_vec_pretty(content)
-            .map_err(io::Error::from)
-            .and_then(|bytes| write_synced(&temporary, &bytes))
-            .and_then(|()| fs::rename(&temporary, &path))
-            .and_then(|()| sync_folder(&self.path));
-        written.map_err(|error| {
-            CodedError::new(io_code(&error), format!("cannot write {}", path.display())).because(error)
-        })
+/// Keeps the identity from wherever the node is.
+#[derive(Clone, Debug)]
+pub struct Register(PathBuf);
+
+impl Register {
+    /// Keeps an identity, durably.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn save(&self, identity: &Identity) -> Result<(), CodedError> {
+        write(&self.0, IDENTITY, identity)
+    }
+}
+
+/// Replaces a file as a whole, also in a power loss.
+fn write(folder: &Path, name: &str, content: &impl Serialize) -> Result<(), CodedError> {
+    let path = folder.join(name);
+    let temporary = folder.join(format!(".{name}.new"));
+    let written = serde_json::to_vec_pretty(content)
+        .map_err(io::Error::from)
+        .and_then(|bytes| write_synced(&temporary, &bytes))
+        .and_then(|()| fs::rename(&temporary, &path))
+        .and_then(|()| sync_folder(folder));
+    written.map_err(|error| {
+        CodedError::new(io_code(&error), format!("cannot write {}", path.display())).because(error)
+    })
+}
+
+/// Makes a folder and those above it, each durable in the one that holds it.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if !path.is_dir() {
+        if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+            make_folder(above)?;
+        }
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The folder above may belong to someone else; then it was there before, too.
+    match sync_folder(above) {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -18,7 +18,7 @@ use super::forming::{self, Card, Contact, Entry, JoinError};
 use super::groups::Groups;
 use crate::coded::CodedError;
 use crate::config::HostPort;
-use crate::identity::{DataFolder, Identity};
+use crate::identity::{DataFolder, Identity, Register};
 use crate::lifecycle::{OnCancel, OnError, Stage, TaskKind};
 
 /// How long one proposal may take.
@@ -140,6 +140,7 @@ impl Admission {
         &self,
         groups: &Groups,
         identity: &Identity,
+        register: Register,
         place: &Place,
     ) -> Result<(), CodedError> {
         let card = card(identity, place);
@@ -147,7 +148,8 @@ impl Admission {
             admission: self.clone(),
             control: groups.proposals(),
             state: groups.state.clone(),
-            founds: identity.founder,
+            identity: identity.clone(),
+            register,
             card,
         };
         if identity.founder && !announcer.is_member() {
@@ -185,7 +187,8 @@ struct Announcer {
     admission: Admission,
     control: Arc<dyn Replicator<Command, Reply>>,
     state: tokio::sync::watch::Receiver<State>,
-    founds: bool,
+    identity: Identity,
+    register: Register,
     card: Card,
 }
 
@@ -234,12 +237,12 @@ impl Announcer {
                     tokio::time::timeout_at(deadline.into(), self.control.leadership_changed(seen)).await;
             }
         }
-        Ok(())
+        if self.identity.established { Ok(()) } else { self.register.save(&self.identity.established()) }
     }
 
     /// On the leader. `Ok(Some)` is a refusal for good.
     async fn tell_here(&self) -> Result<Option<CodedError>, ProposeError> {
-        if self.founds
+        if self.identity.founder
             && let Some(cluster) = self.card.cluster
         {
             self.propose(Command::Found { cluster }).await?;

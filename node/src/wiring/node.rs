@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hub_api::Leaving;
+use hub_core::error::code;
 use hub_core::id::NodeId;
 use hub_core::port::{Clock, ClusterControl, Group, Replicator};
 use hub_core::time::{Sample, Timestamp};
@@ -79,9 +80,10 @@ impl Node {
         let transport = admission.serve(raft, endpoints.node_id, identity.cluster.unwrap_or_default());
         let peers = Peers::new(&transport);
         set_clock(&base, &transport, &peers, nodes).await;
+        folder.make_folders()?;
         let groups = groups::open(&base, &folder, &transport).await?;
         found(&groups, &identity, &place).await?;
-        admission.announce(&groups, &identity, &place).await?;
+        admission.announce(&groups, &identity, folder.register(), &place).await?;
         keep_members(&base, &transport, &groups);
 
         let (cluster, steered) = control(&base, &endpoints, &folder, &groups, &peers);
@@ -181,9 +183,13 @@ async fn set_clock(base: &Base, transport: &Transport, peers: &Peers, nodes: Nod
     base.clock.begin(&samples, Timestamp::EPOCH);
 }
 
-/// The first node of a cluster makes both groups, of itself.
+/// The first node of a cluster makes both groups, of itself; once, for a second time would be another cluster.
 async fn found(groups: &Groups, identity: &Identity, place: &Place) -> Result<(), CodedError> {
-    if !identity.founder {
+    if identity.established && groups.control.status().last_log_index == 0 {
+        let detail = "the log is empty, but this node took part in its cluster before";
+        return Err(CodedError::new(code::DAMAGED, detail));
+    }
+    if !identity.founder || identity.established {
         return Ok(());
     }
     let failed = |error: OpenError| CodedError::new(error.code(), error.to_string());
