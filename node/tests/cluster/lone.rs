@@ -80,3 +80,21 @@ async fn a_clock_that_jumps_an_hour_disturbs_nothing_and_is_said() -> anyhow::Re
     node.stop().await;
     Ok(())
 }
+
+/// Names and kinds of what a node shows that has done a little of everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_metrics_is_known() -> anyhow::Result<()> {
+    let (folder, http, receiver) = (tempfile::tempdir()?, Http::new(), Receiver::start().await?);
+    let mut node = TestNode::start(&folder.path().join("1"), &[]).await?;
+    node.ready(&http).await?;
+    http.register(&node.url, "target", &receiver).await?;
+    let id = http.send(&node.url, "target", 1).await?;
+    http.delivered(&node.url, &id).await?;
+    let (_, text) = http.get(&format!("{}/metrics", node.url)).await?;
+    let mut lines: Vec<&str> =
+        text.as_str().unwrap_or_default().lines().filter(|line| line.starts_with("# ")).collect();
+    lines.sort_unstable();
+    insta::assert_snapshot!(lines.join("\n"));
+    node.stop().await;
+    Ok(())
+}
