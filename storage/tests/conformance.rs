@@ -1,5 +1,7 @@
 //! The conformance suite over SQLite with a direct replicator.
 
+#![cfg(test)]
+
 use std::sync::Arc;
 
 use hub_core::id::NodeId;

@@ -150,9 +150,7 @@ impl State {
         if let Some(started) = self.changes.pop_front() {
             return Some(if started { QueueSignal::Started } else { QueueSignal::Stopped });
         }
-        if self.leading.is_none() {
-            return None;
-        }
+        self.leading?;
         if !self.claimed.is_empty() {
             return Some(QueueSignal::Claimed(std::mem::take(&mut self.claimed)));
         }

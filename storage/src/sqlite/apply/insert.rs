@@ -1,6 +1,6 @@
 //! Accepting messages.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use hub_core::id::ServiceName;
@@ -15,95 +15,95 @@ use crate::sqlite::row::{Hold, Open};
 /// How long a caller's key is known.
 pub(super) const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-type Verdict = Result<Option<Accepted>, AcceptRefusal>;
+type Judged = Result<Accepted, AcceptRefusal>;
 
 impl Work<'_> {
-    pub(super) fn insert(&mut self, insert: Insert) -> Vec<Result<Accepted, AcceptRefusal>> {
-        if insert.atomic {
-            if let Some(refusals) = self.refuse_together(&insert) {
-                for item in &insert.items {
-                    self.effects.not_inserted(self.node, item);
-                }
-                return refusals;
+    pub(super) fn insert(&mut self, insert: Insert) -> Vec<Judged> {
+        if insert.atomic
+            && let Some(refusals) = self.refuse_together(&insert)
+        {
+            for item in &insert.items {
+                self.effects.not_inserted(self.node, item);
             }
+            return refusals;
         }
         let max_backlog = insert.max_backlog;
         insert.items.into_iter().map(|item| self.insert_one(item, max_backlog)).collect()
     }
 
-    fn insert_one(&mut self, item: Item, max_backlog: u64) -> Result<Accepted, AcceptRefusal> {
-        match self.judge(&item.message, max_backlog, 0) {
-            Ok(None) => {
+    fn insert_one(&mut self, item: Item, max_backlog: u64) -> Judged {
+        let judged = self.known(&item.message);
+        let judged = judged.or_else(|| self.no_room(&item.message.target, max_backlog, 0).map(Err));
+        match judged {
+            None => {
                 self.effects.inserted(self.node, &item);
                 Ok(self.take(item))
             }
-            Ok(Some(first)) => {
+            Some(judged) => {
                 self.effects.not_inserted(self.node, &item);
-                Ok(first)
-            }
-            Err(refusal) => {
-                self.effects.not_inserted(self.node, &item);
-                Err(refusal)
+                judged
             }
         }
     }
 
-    /// The refusals of an atomic batch; `None` if all of it can be taken.
-    fn refuse_together(&self, insert: &Insert) -> Option<Vec<Result<Accepted, AcceptRefusal>>> {
-        let mut more: BTreeMap<&ServiceName, u64> = BTreeMap::new();
-        let mut verdicts: Vec<Verdict> = Vec::with_capacity(insert.items.len());
-        let mut keys = BTreeMap::new();
+    /// The refusals of an atomic batch; `None` if all of it can be taken, one after the other.
+    fn refuse_together(&self, insert: &Insert) -> Option<Vec<Judged>> {
+        let (mut ids, mut keys, mut more) = (HashSet::new(), HashMap::new(), HashMap::new());
+        let mut refusals = Vec::with_capacity(insert.items.len());
         for item in &insert.items {
             let message = &item.message;
+            if ids.contains(&message.id) {
+                refusals.push(None);
+                continue;
+            }
+            let key = message.idempotency.as_ref();
+            let earlier = key.and_then(|key| keys.get(&(&key.caller, &key.key)).map(|first| (key, first)));
             let before = more.get(&message.target).copied().unwrap_or(0);
-            let mut verdict = self.judge(message, insert.max_backlog, before);
-            if let Some(key) = &message.idempotency {
-                // The same key twice within the batch: equal bodies are one message, others exclude each other.
-                let first = keys.entry((&key.caller, &key.key)).or_insert(key.fingerprint);
-                if *first != key.fingerprint {
-                    verdict = Err(AcceptRefusal::KeyReused);
+            let refusal = match (self.known(message), earlier) {
+                (Some(judged), _) => judged.err(),
+                (None, Some((key, first))) => (*first != key.fingerprint).then_some(AcceptRefusal::KeyReused),
+                (None, None) => {
+                    let refusal = self.no_room(&message.target, insert.max_backlog, before);
+                    if refusal.is_none() {
+                        ids.insert(message.id);
+                        keys.extend(key.map(|key| ((&key.caller, &key.key), key.fingerprint)));
+                        more.insert(&message.target, before + 1);
+                    }
+                    refusal
                 }
-            }
-            if matches!(verdict, Ok(None)) {
-                *more.entry(&message.target).or_default() += 1;
-            }
-            verdicts.push(verdict);
+            };
+            refusals.push(refusal);
         }
-        if verdicts.iter().all(Result::is_ok) {
+        if refusals.iter().all(Option::is_none) {
             return None;
         }
         Some(
-            verdicts
-                .into_iter()
-                .map(|verdict| Err(verdict.err().unwrap_or(AcceptRefusal::BatchRefused)))
-                .collect(),
+            refusals.into_iter().map(|refusal| Err(refusal.unwrap_or(AcceptRefusal::BatchRefused))).collect(),
         )
     }
 
-    /// What becomes of a message if `before` more of its target were taken just before it: `None` if it is new.
-    fn judge(&self, message: &NewMessage, max_backlog: u64, before: u64) -> Verdict {
+    /// The answer to a message that is known already, by its id or by its caller's key; `None` if it is new.
+    fn known(&self, message: &NewMessage) -> Option<Judged> {
         if let Some(known) = self.slots.get(&message.id).and_then(|slot| slot.known.as_ref()) {
-            return Ok(Some(accepted(message, known.created_at, false)));
+            return Some(Ok(accepted(message, known.created_at, false)));
         }
-        if let Some(key) = &message.idempotency {
-            let stored =
-                self.keys.get(&key_name(key)).filter(|row| self.clock().since(row.stored_at) < KEY_LIFETIME);
-            if let Some(row) = stored {
-                if row.fingerprint != key.fingerprint {
-                    return Err(AcceptRefusal::KeyReused);
-                }
-                let first = accepted(message, row.accepted_at, true);
-                return Ok(Some(Accepted { id: row.message, ..first }));
-            }
+        let key = message.idempotency.as_ref()?;
+        let row = self.keys.get(&key_name(key))?;
+        if self.clock().since(row.stored_at) >= KEY_LIFETIME {
+            return None;
         }
-        let depth = self.ledger.backlog.get(&message.target).map_or(0, |counters| counters.depth);
-        if depth.saturating_add(before) >= max_backlog {
-            return Err(AcceptRefusal::BacklogFull {
-                target: message.target.clone(),
-                retry_after: Duration::ZERO,
-            });
+        if row.fingerprint != key.fingerprint {
+            return Some(Err(AcceptRefusal::KeyReused));
         }
-        Ok(None)
+        let first = accepted(message, row.accepted_at, true);
+        Some(Ok(Accepted { id: row.message, ..first }))
+    }
+
+    /// Why a new message cannot be taken if `before` more of its target are taken just before it.
+    fn no_room(&self, target: &ServiceName, max_backlog: u64, before: u64) -> Option<AcceptRefusal> {
+        let depth = self.ledger.backlog.get(target).map_or(0, |counters| counters.depth);
+        (depth.saturating_add(before) >= max_backlog)
+            .then(|| AcceptRefusal::BacklogFull { target: target.clone(), retry_after: Duration::ZERO })
     }
 
     fn take(&mut self, item: Item) -> Accepted {

@@ -211,7 +211,7 @@ impl<'a> Work<'a> {
             may_have_arrived: open.may_have_arrived,
             dead_reason: ending.reason.map(Arc::from),
             error: ending.error.or(open.error),
-            last_request: ending.request.or(slot.fate.as_ref().and_then(|fate| fate.last_request)),
+            last_request: ending.request.or_else(|| slot.fate.as_ref()?.last_request),
         };
         if let Some(known) = slot.known.as_mut() {
             known.status = fate.status;

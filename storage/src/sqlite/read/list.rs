@@ -64,13 +64,13 @@ impl Reader {
         }
         // Below the frontier another walk may have missed some.
         hits.retain(|id| frontier.is_none_or(|frontier| *id >= frontier));
-        hits.sort_unstable_by(|one, other| other.cmp(one));
+        hits.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
         hits.dedup();
         let full = hits.len() > limit_rows;
         hits.truncate(limit_rows);
         let mut items = records(&mut moment, &hits).await?;
         moment.commit().await.map_err(Fault::sql(during))?;
-        items.sort_unstable_by(|one, other| other.message.id.cmp(&one.message.id));
+        items.sort_unstable_by_key(|record| std::cmp::Reverse(record.message.id));
         let next = if full { hits.last().copied() } else { frontier };
         Ok(Page { items, next: next.map(Cursor) })
     }

@@ -1,0 +1,5 @@
+//! What the model test is made of.
+
+pub(crate) mod command;
+pub(crate) mod dump;
+pub(crate) mod model;
