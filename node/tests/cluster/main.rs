@@ -1,5 +1,6 @@
 //! Clusters of real nodes in one process, on loopback ports.
 
+mod contract;
 mod lone;
 mod refusals;
 mod support;

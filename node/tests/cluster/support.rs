@@ -197,24 +197,36 @@ impl Http {
         Self(Client::builder(TokioExecutor::new()).build_http())
     }
 
+    /// One request: status, content type and body of its answer.
+    pub(crate) async fn exchange(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<(StatusCode, String, Bytes)> {
+        let mut request = Request::builder().method(method).uri(url);
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let bytes = body.map(|body| body.to_string()).unwrap_or_default();
+        let answer = tokio::time::timeout(Duration::from_secs(70), async {
+            let response = self.0.request(request.body(Full::from(bytes))?).await?;
+            let status = response.status();
+            let kind =
+                response.headers().get("content-type").map(|kind| kind.to_str().map(ToOwned::to_owned));
+            let bytes = response.into_body().collect().await?.to_bytes();
+            anyhow::Ok((status, kind.transpose()?.unwrap_or_default(), bytes))
+        });
+        answer.await.context("no answer")?
+    }
+
     pub(crate) async fn call(
         &self,
         method: Method,
         url: &str,
         body: Option<Value>,
     ) -> anyhow::Result<(StatusCode, Value)> {
-        let mut request = Request::builder().method(method).uri(url);
-        if body.is_some() {
-            request = request.header("content-type", "application/json");
-        }
-        let bytes = body.map(|body| body.to_string()).unwrap_or_default();
-        let answer = tokio::time::timeout(Duration::from_secs(20), async {
-            let response = self.0.request(request.body(Full::from(bytes))?).await?;
-            let status = response.status();
-            let bytes = response.into_body().collect().await?.to_bytes();
-            anyhow::Ok((status, bytes))
-        });
-        let (status, bytes) = answer.await.context("no answer")??;
+        let (status, _, bytes) = self.exchange(method, url, body).await?;
         let value = serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
         Ok((status, value))
@@ -282,6 +294,7 @@ impl Receiver {
         };
         let router = Router::new()
             .route("/messages", post(take))
+            .route("/gone", post(|| async { StatusCode::GONE }))
             .route("/health", get(|| async { StatusCode::OK }))
             .with_state(Arc::clone(&seen));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
