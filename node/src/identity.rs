@@ -320,7 +320,7 @@ fn make_folder(path: &Path) -> io::Result<()> {
             _ => {}
         }
     }
-    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     // The folder above may belong to someone else; then it was there before, too.
     match sync_folder(above) {
         Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),

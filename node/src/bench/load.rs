@@ -47,6 +47,19 @@ struct State {
     outcome: Outcome,
 }
 
+impl State {
+    fn note(&mut self, result: Result<u64, String>, took: Duration) {
+        match result {
+            Ok(units) => {
+                self.outcome.answers += 1;
+                self.outcome.units += units;
+                self.latencies.record(took);
+            }
+            Err(reason) => *self.outcome.failures.entry(reason).or_default() += 1,
+        }
+    }
+}
+
 impl Load {
     /// Fires with every client at once until the time is over, then waits for the last answers.
     ///
@@ -83,16 +96,7 @@ impl Load {
             let result = shot.fire().await;
             let took = source::instant().saturating_duration_since(began);
             let failed = result.is_err();
-            let mut state = state.borrow_mut();
-            match result {
-                Ok(units) => {
-                    state.outcome.answers += 1;
-                    state.outcome.units += units;
-                    state.latencies.record(took);
-                }
-                Err(reason) => *state.outcome.failures.entry(reason).or_default() += 1,
-            }
-            drop(state);
+            state.borrow_mut().note(result, took);
             if failed {
                 // A node that refuses everything shall not be stormed.
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -111,7 +111,7 @@ async fn each(
             Err(error) => {
                 let failure = Failure::Client(error);
                 bar.suspend(|| output::note(&format!("{id}: {failure}")));
-                worst = Some(worst.map_or(failure.exit(), |worst| worse(worst, failure.exit())));
+                worst = Some(worst.map_or_else(|| failure.exit(), |worst| worse(worst, failure.exit())));
             }
         }
         bar.inc(1);

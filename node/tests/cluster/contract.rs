@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Http, Receiver, TestNode, three, until};
+use crate::support::{Http, Receiver, TestNode, locked, three, until};
 
 /// The document, and which of its operations were called.
 struct Contract {
@@ -59,7 +59,7 @@ impl Contract {
         let operation = self.operation(&method, path.split('?').next().unwrap_or_default())?;
         let id = operation["operationId"].as_str().context("no operation id")?.to_owned();
         let (status, kind, bytes) = self.http.exchange(method, &format!("{url}{path}"), body).await?;
-        self.called.lock().expect("no one panics with it").insert(id.clone());
+        locked(&self.called).insert(id.clone());
         let what = || format!("{id} {path}: {status} {kind} {}", String::from_utf8_lossy(&bytes));
         ensure!(status != StatusCode::INTERNAL_SERVER_ERROR, what());
         let responses = &operation["responses"];
@@ -235,7 +235,7 @@ async fn every_operation_answers_as_documented_on_every_node() -> anyhow::Result
         let api = Contract::read(&http, &node.url).await?;
         let name = format!("contract-{number}");
         every_call(&api, node, &name, &receiver).await.with_context(|| format!("through node {number}"))?;
-        let called = api.called.lock().expect("no one panics with it").clone();
+        let called = locked(&api.called).clone();
         let missing: Vec<&str> = api
             .operations()
             .filter_map(|(.., operation)| operation["operationId"].as_str())

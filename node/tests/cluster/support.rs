@@ -281,7 +281,8 @@ impl Http {
 pub(crate) struct Receiver {
     pub(crate) url: String,
     seen: Arc<Mutex<Vec<Value>>>,
-    task: tokio::task::JoinHandle<()>,
+    /// Ends with the receiver.
+    _task: tokio::task::JoinSet<()>,
 }
 
 impl Receiver {
@@ -289,7 +290,7 @@ impl Receiver {
         let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
         let take = |State(seen): State<Arc<Mutex<Vec<Value>>>>, body: Bytes| async move {
             let Ok(message) = serde_json::from_slice(&body) else { return StatusCode::BAD_REQUEST };
-            seen.lock().expect("no one panics with it").push(message);
+            locked(&seen).push(message);
             StatusCode::OK
         };
         let router = Router::new()
@@ -299,20 +300,20 @@ impl Receiver {
             .with_state(Arc::clone(&seen));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let task = tokio::task::spawn(async move {
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn(async move {
             let _ended = axum::serve(listener, router).await;
         });
-        Ok(Self { url, seen, task })
+        Ok(Self { url, seen, _task: task })
     }
 
     /// What came so far.
     pub(crate) fn seen(&self) -> Vec<Value> {
-        self.seen.lock().expect("no one panics with it").clone()
+        locked(&self.seen).clone()
     }
 }
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+/// What stands behind a lock.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
