@@ -15,7 +15,9 @@ use crate::proto::hub_client::HubClient;
 /// How often each node is asked.
 const ASK: Duration = Duration::from_millis(500);
 /// A node that has not answered for this long is not live.
-const SILENT: Duration = Duration::from_secs(2);
+const SILENT: Duration = Duration::from_secs(3);
+/// One question may take this long.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// Which nodes answer. Cheap to clone.
 #[derive(Clone)]
@@ -55,7 +57,7 @@ impl Peers {
 
     async fn ask(&self, node: NodeId) {
         let mut client = HubClient::new(self.transport.inner.channel(node, Lane::Calls));
-        if let Ok(Ok(_)) = tokio::time::timeout(SILENT / 2, client.status(pb::StatusRequest {})).await {
+        if let Ok(Ok(_)) = tokio::time::timeout(ANSWER, client.status(pb::StatusRequest {})).await {
             let now = self.transport.inner.clock.instant();
             self.heard().insert(node, now);
         }

@@ -1,0 +1,110 @@
+//! The process itself: refused starts with their codes and exit codes, and an orderly end on a signal.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+const KEY: &str = "a secret key that is long enough for a test";
+
+fn serve(folder: &Path) -> Command {
+    serve_at(folder, "127.0.0.1:0", "127.0.0.1:0")
+}
+
+fn serve_at(folder: &Path, rest: &str, raft: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_message-hub"));
+    command
+        .args(["serve", "--rest", rest, "--raft", raft, "--log-format", "json", "--data"])
+        .arg(folder)
+        .env_clear()
+        .current_dir(std::env::temp_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn refused(command: &mut Command, code: &str, exit: i32) -> anyhow::Result<()> {
+    let Output { status, stderr, .. } = command.output()?;
+    let text = String::from_utf8(stderr)?;
+    ensure!(text.contains(code), "{code} is missing: {text}");
+    ensure!(status.code() == Some(exit), "{status} instead of {exit}: {text}");
+    Ok(())
+}
+
+#[test]
+fn refused_starts_say_why_with_a_code() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    refused(&mut serve(&data), "HUB-2002", 2)?;
+    refused(serve(&data).env("SECRET_KEY", "short"), "HUB-2002", 2)?;
+    refused(serve(&data).env("SECRET_KEY", KEY).args(["--set", "rest.lissten=1"]), "HUB-2001", 2)?;
+    refused(serve(&data).env("SECRET_KEY", KEY).env("DATABASE_URL", "postgres://x"), "HUB-1006", 2)?;
+    refused(serve_at(&data, "127.0.0.1:0", "0.0.0.0:0").env("SECRET_KEY", KEY), "HUB-2010", 3)?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let address = taken.local_addr()?.to_string();
+    refused(serve_at(&data, &address, "127.0.0.1:0").env("SECRET_KEY", KEY), "HUB-2003", 3)?;
+    let file = tempfile::NamedTempFile::new()?;
+    refused(serve(&file.path().join("below")).env("SECRET_KEY", KEY), "HUB-2013", 1)?;
+    Ok(())
+}
+
+/// Waits until the node says where it is reached.
+fn up(child: &mut Child, folder: &Path) -> anyhow::Result<()> {
+    for _ in 0..600 {
+        if folder.join("endpoints.json").exists() {
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait()? {
+            let mut text = String::new();
+            child.stderr.take().context("no stderr")?.read_to_string(&mut text)?;
+            anyhow::bail!("{status}: {text}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    anyhow::bail!("not up in time")
+}
+
+#[test]
+fn a_signal_ends_it_in_good_order_and_a_second_at_once() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    for (drain_delay, signals, exit) in [("0s", 1, 0), ("60s", 2, 1)] {
+        let mut child = serve(&data)
+            .env("SECRET_KEY", KEY)
+            .args(["--set", &format!("node.drain_delay={drain_delay}"), "--set", "node.drain_limit=120s"])
+            .spawn()?;
+        up(&mut child, &data)?;
+        let pid = Pid::from_child(&child);
+        kill_process(pid, Signal::TERM)?;
+        if signals == 2 {
+            // The first must have been taken as one, else both are one.
+            wait_for_line(&mut child, "draining")?;
+            kill_process(pid, Signal::INT)?;
+        }
+        let status = child.wait()?;
+        ensure!(status.code() == Some(exit), "{status} after {signals} signals");
+        // An end without a drain leaves the file behind; the next start replaces it.
+        let _unless_gone = std::fs::remove_file(data.join("endpoints.json"));
+    }
+    Ok(())
+}
+
+fn wait_for_line(child: &mut Child, wanted: &str) -> anyhow::Result<()> {
+    let mut stderr = child.stderr.take().context("no stderr")?;
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let read = stderr.read(&mut buffer)?;
+        ensure!(read > 0, "it ended without {wanted:?}: {}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        if String::from_utf8_lossy(&seen).contains(wanted) {
+            // What comes after must not meet a closed pipe.
+            child.stderr = Some(stderr);
+            return Ok(());
+        }
+    }
+}
