@@ -13,6 +13,9 @@ use hub_storage::sqlite::{Command, Reply};
 
 use super::dump::{Shown, State};
 
+/// Body, first message, when it was accepted, when the key was stored.
+type Key = ([u8; 16], MessageId, i64, i64);
+
 const DAY: i64 = 24 * 3_600 * 1_000;
 
 #[derive(Clone, Debug)]
@@ -45,7 +48,7 @@ struct Totals {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
     rows: BTreeMap<MessageId, Row>,
-    keys: BTreeMap<(String, String), ([u8; 16], MessageId, i64, i64)>,
+    keys: BTreeMap<(String, String), Key>,
     totals: BTreeMap<String, Totals>,
     taken: u64,
     late: i64,
