@@ -87,7 +87,12 @@ async fn in_portions(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 48,
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn the_machine_does_what_the_model_does(all in ops(70), sizes in prop::collection::vec(1_usize..9, 1..6)) {

@@ -17,8 +17,9 @@ use super::row::{self, Sum};
 const APPLICATION_ID: i64 = 0x4D48_5542;
 /// Every step of the schema, oldest first; `user_version` counts those that were taken.
 const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/sqlite/0001_messages.sql")];
-/// A whole check reads every page; larger files are checked row by row as they are read.
-const CHECKED_WHOLE: u64 = 64 << 20;
+/// A whole check reads every page and compares every index with its table; larger files are checked row by row as they are
+/// read, so that a start does not take minutes.
+const CHECKED_WHOLE: u64 = 32 << 20;
 /// Pages in the write-ahead log after which it is written back.
 const CHECKPOINT_PAGES: u32 = 4_000;
 
@@ -101,7 +102,7 @@ pub(super) async fn check(connection: &mut SqliteConnection, path: &Path) -> Res
     if bytes > CHECKED_WHOLE {
         return Ok(());
     }
-    let found: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(3)")
+    let found: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check(3)")
         .fetch_all(connection)
         .await
         .map_err(Fault::sql("checking the database"))?;

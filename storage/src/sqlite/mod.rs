@@ -16,6 +16,8 @@ mod read;
 mod row;
 mod snapshot;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use command::{Command, Reply};
 pub use fault::Fault;

@@ -56,7 +56,7 @@ fn new() -> impl Strategy<Value = New> {
     let key = prop::option::weighted(0.3, (0_u8..3, 0_u8..2));
     let (delay, ttl) =
         (prop::option::weighted(0.2, 0_u16..20_000), prop::option::weighted(0.3, 0_u16..30_000));
-    (0_u8..40, 0_u8..3, 0_u8..10, delay, ttl, key).prop_map(|(number, target, priority, delay, ttl, key)| {
+    (0_u8..20, 0_u8..3, 0_u8..10, delay, ttl, key).prop_map(|(number, target, priority, delay, ttl, key)| {
         New { number, target, priority, delay, ttl, key }
     })
 }
@@ -66,9 +66,9 @@ fn op() -> impl Strategy<Value = Op> {
         4 => prop_oneof![0_u64..3_000, 5_000_u64..12_000, Just(90_000_000)].prop_map(Op::Advance),
         6 => (prop::collection::vec(new(), 1..4), any::<bool>(), 0_u8..3)
             .prop_map(|(all, atomic, slots)| Op::Insert(all, atomic, slots)),
-        2 => (0_u8..40, 0_u8..20).prop_map(|(id, request)| Op::Cancel(id, request)),
-        2 => (0_u8..40, 0_u8..20).prop_map(|(id, request)| Op::Replay(id, request)),
-        1 => (0_u8..40, 0_u8..20).prop_map(|(id, request)| Op::Discard(id, request)),
+        2 => (0_u8..20, 0_u8..2).prop_map(|(id, request)| Op::Cancel(id, request)),
+        2 => (0_u8..20, 0_u8..2).prop_map(|(id, request)| Op::Replay(id, request)),
+        1 => (0_u8..20, 0_u8..2).prop_map(|(id, request)| Op::Discard(id, request)),
         6 => (prop::collection::vec((0_u8..3, 0_u8..4), 1..4), 1_u8..3)
             .prop_map(|(wants, node)| Op::Claim(wants, node)),
         8 => prop::collection::vec((any::<u8>(), 0_u8..8, 0_u8..6), 1..4).prop_map(Op::Settle),
