@@ -15,11 +15,14 @@ pub struct Reader<'a, 'p, 'e> {
     fields: Fields<'a>,
     path: &'p Path<'p>,
     errors: &'e mut Vec<FieldError>,
+    /// It is no object at all: nothing in it is missing besides.
+    void: bool,
 }
 
 impl<'a, 'p, 'e> Reader<'a, 'p, 'e> {
     /// Starts to read what should be an object; reports it if it is not, and then finds no fields.
     pub fn new(shape: Shape<'a>, path: &'p Path<'p>, errors: &'e mut Vec<FieldError>) -> Self {
+        let void = !matches!(shape, Shape::Object(_));
         let fields = match shape {
             Shape::Object(mut fields) => {
                 report_doubles(&mut fields, path, errors);
@@ -35,7 +38,7 @@ impl<'a, 'p, 'e> Reader<'a, 'p, 'e> {
                 Vec::new()
             }
         };
-        Self { fields, path, errors }
+        Self { fields, path, errors, void }
     }
 
     /// Takes a value as text; null counts as a value.
@@ -63,7 +66,7 @@ impl<'a, 'p, 'e> Reader<'a, 'p, 'e> {
     pub fn required_text(&mut self, name: &str) -> Option<Cow<'a, str>> {
         let before = self.errors.len();
         let text = self.text(name);
-        if text.is_none() && self.errors.len() == before {
+        if text.is_none() && self.errors.len() == before && !self.void {
             self.invalid(name, "is required");
         }
         text

@@ -90,6 +90,8 @@ pub(super) struct Watched {
     /// It speaks HTTP/2, whose frames come between requests too. Known with the first bytes.
     http2: Option<bool>,
     timer: Option<(Pin<Box<Sleep>>, Instant)>,
+    /// Output of our own that comes before anything else.
+    own: Vec<u8>,
 }
 
 impl Watched {
@@ -108,6 +110,7 @@ impl Watched {
             header: None,
             http2: None,
             timer: None,
+            own: Vec::new(),
         }
     }
 
@@ -177,18 +180,31 @@ impl Watched {
         }
     }
 
-    /// Writes what takes the place of `output`, if anything does: the library's own answer to a header that never became
-    /// a request.
-    fn replace(&self, output: &[u8]) -> bool {
+    /// Puts what takes the place of `output`, if anything does, before all other output: it replaces the library's own
+    /// answer to a header that never became a request.
+    fn replace(&mut self, output: &[u8]) -> bool {
         let begun = self.activity.begun.load(Ordering::Relaxed);
-        if self.activity.at_work.load(Ordering::Relaxed) > 0
+        if self.http2 == Some(true)
+            || self.activity.at_work.load(Ordering::Relaxed) > 0
             || self.header.is_none_or(|(_, then)| then != begun)
         {
             return false;
         }
         let Some(answer) = raw::in_place_of(output) else { return false };
-        let _best_effort = self.stream.try_write(&answer);
+        self.own = answer;
         true
+    }
+
+    /// Writes our own output.
+    fn poll_own(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.own.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.own))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.own.drain(..written);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -214,17 +230,20 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.http2 != Some(true) && self.replace(buf) {
+        ready!(self.poll_own(cx))?;
+        if self.replace(buf) {
             return Poll::Ready(Ok(buf.len()));
         }
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_own(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_own(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
@@ -233,7 +252,8 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.http2 != Some(true) && bufs.first().is_some_and(|first| self.replace(first)) {
+        ready!(self.poll_own(cx))?;
+        if bufs.first().is_some_and(|first| self.replace(first)) {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)

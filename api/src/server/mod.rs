@@ -212,8 +212,7 @@ impl Server {
             .timer(TokioTimer::new())
             // Header and idle time are watched below HTTP, where an answer can still be written.
             .header_read_timeout(None)
-            .max_buf_size(self.options.max_header_bytes.max(8_192))
-            .pipeline_flush(true);
+            .max_buf_size(self.options.max_header_bytes.max(8_192));
         builder
             .http2()
             .timer(TokioTimer::new())

@@ -57,7 +57,7 @@ fn read(
     let name = name(reader);
     let short = reader.text("url");
     let is_short = short.is_some();
-    let instances = reader.array("instances", MAX_INSTANCES, instance).unwrap_or_default();
+    let instances = reader.array("instances", MAX_INSTANCES, instance);
     let instances = with_short(reader, short, instances);
     let delivery = reader.object("delivery", delivery).unwrap_or_default();
     let retry = reader.object("retry", retry).unwrap_or_default();
@@ -92,15 +92,17 @@ fn name(reader: &mut Reader<'_, '_, '_>) -> Option<ServiceName> {
 fn with_short(
     reader: &mut Reader<'_, '_, '_>,
     short: Option<Cow<'_, str>>,
-    mut instances: Vec<Instance>,
+    instances: Option<Vec<Instance>>,
 ) -> Vec<Instance> {
-    let Some(url) = short else { return instances };
-    match (instances.is_empty(), instance_id(&url)) {
-        (false, _) => reader.invalid("url", "is the short form for one instance: give `url` or `instances`"),
-        (true, Err(error)) => reader.invalid("url", error),
-        (true, Ok(id)) => instances.push((id, url.into(), DEFAULT_WEIGHT)),
+    let Some(url) = short else { return instances.unwrap_or_default() };
+    match (&instances, instance_id(&url)) {
+        (None, Ok(id)) => return vec![(id, url.into(), DEFAULT_WEIGHT)],
+        (None, Err(error)) => reader.invalid("url", error),
+        (Some(_), _) => {
+            reader.invalid("url", "is the short form for one instance: give `url` or `instances`");
+        }
     }
-    instances
+    instances.unwrap_or_default()
 }
 
 fn instance(value: &RawValue, path: &Path<'_>, errors: &mut Vec<FieldError>) -> Option<Instance> {
