@@ -242,7 +242,7 @@ impl Peer {
         let SnapshotSource::Export(export) = snapshot.snapshot else {
             return Err(NetworkError::from_string("there is no copy of the state to send").into());
         };
-        let copy = export.await.map_err(|error| NetworkError::from_string(error))?;
+        let copy = export.await.map_err(NetworkError::from_string)?;
         let AppliedMark { index, opaque } = &copy.file.mark;
         if *index < snapshot.meta.last_log_id.as_ref().map_or(0, crate::type_config::LogId::index) {
             return Err(NetworkError::from_string("the copy of the state is older than it should be").into());

@@ -16,6 +16,7 @@ pub(crate) use convert::{
     clippy::allow_attributes,
     clippy::doc_markdown,
     clippy::all,
+    clippy::too_many_lines,
     reason = "generated from proto/hub_raft.proto, which says what each message means"
 )]
 mod generated {
