@@ -18,7 +18,7 @@ pub(super) const MAX_FIELDS: usize = 128;
 pub enum Shape<'a> {
     /// It is.
     Object(Fields<'a>),
-    /// It is, with more than [`MAX_FIELDS`] fields.
+    /// It is, with more fields than any call has.
     Crowded,
     /// It is something else; its type.
     Other(&'static str),
