@@ -107,3 +107,61 @@ impl MemoryMachine for Machine {
         decode_snapshot(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::NodeId;
+    use crate::time::Timestamp;
+
+    const T: i64 = 1_800_000_000_000;
+
+    /// Applies one entry at `T + millis` with the same harmless command under each request.
+    fn apply(machine: &mut Machine, index: u64, millis: i64, requests: &[u128]) -> Vec<Reply> {
+        let submitted = |request: &u128| Submitted {
+            request: RequestId(Uuid::from_u128(*request)),
+            command: Command::Remove { node: NodeId(77) },
+        };
+        let commands = requests.iter().map(submitted).collect();
+        machine.apply(&Entry { index, term: 1, now: Timestamp::from_millis(T + millis), commands })
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_keeps_what_it_told_for_a_minute() {
+        const GONE: Reply = Reply::Refused(Refusal::NoNode);
+        const FULL: Reply = Reply::Refused(Refusal::RequestTableFull);
+        let mut machine = Machine::default();
+        machine.requests.set_capacity(2);
+        assert_eq!(apply(&mut machine, 1, 0, &[1]), [GONE]);
+        // The second entry of the table is a second younger.
+        assert_eq!(apply(&mut machine, 2, 1_000, &[2, 3]), [GONE, FULL]);
+        assert_eq!(machine.remembered(), (2, 2));
+        // A refused request is not remembered, a repeat is still answered, and the nil request needs no room.
+        assert_eq!(apply(&mut machine, 3, 59_999, &[3, 1, 2, 0]), [FULL, GONE, GONE, GONE]);
+        let reused = Submitted {
+            request: RequestId(Uuid::from_u128(1)),
+            command: Command::Remove { node: NodeId(78) },
+        };
+        let entry = |index, millis, commands| Entry {
+            index,
+            term: 1,
+            now: Timestamp::from_millis(T + millis),
+            commands,
+        };
+        assert_eq!(
+            machine.apply(&entry(4, 59_999, vec![reused.clone()])),
+            [Reply::Refused(Refusal::RequestReused)]
+        );
+        // A minute of state time after the first: its place is free, once.
+        assert_eq!(apply(&mut machine, 5, 60_000, &[3, 4]), [GONE, FULL]);
+        assert_eq!(machine.remembered(), (2, 2));
+        // A leader whose clock is behind does not take the state's time back.
+        assert_eq!(apply(&mut machine, 6, 0, &[4]), [FULL]);
+        assert_eq!(apply(&mut machine, 7, 61_000, &[4]), [GONE]);
+        assert_eq!(machine.remembered(), (2, 2));
+        assert!(machine.requests_consistent());
+        // All gone after a pause; an id that was forgotten is a new one.
+        assert_eq!(machine.apply(&entry(8, 300_000, vec![reused])), [GONE]);
+        assert_eq!(machine.remembered(), (1, 2));
+    }
+}
