@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod address;
+mod control;
 mod draft;
 mod json;
 mod leader_clock;
