@@ -185,14 +185,14 @@ async fn set_clock(base: &Base, transport: &Transport, peers: &Peers, nodes: Nod
 
 /// The first node of a cluster makes both groups, of itself; once, for a second time would be another cluster.
 async fn found(groups: &Groups, identity: &Identity, place: &Place) -> Result<(), CodedError> {
-    if identity.established && groups.control.status().last_log_index == 0 {
+    let failed = |error: OpenError| CodedError::new(error.code(), error.to_string());
+    if identity.established && groups.control.is_empty().await.map_err(failed)? {
         let detail = "the log is empty, but this node took part in its cluster before";
         return Err(CodedError::new(code::DAMAGED, detail));
     }
     if !identity.founder || identity.established {
         return Ok(());
     }
-    let failed = |error: OpenError| CodedError::new(error.code(), error.to_string());
     groups.control.initialize(&place.raft_addr).await.map_err(failed)?;
     groups.messages.initialize(&place.raft_addr).await.map_err(failed)
 }

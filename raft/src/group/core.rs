@@ -143,6 +143,15 @@ impl<M: StateMachine> Group<M> {
         core.raft.initialize(members).await.map_err(|error| fail(&error))
     }
 
+    /// Nothing was ever written to this node's log. Asked of the group itself: its status may lag behind a start.
+    ///
+    /// # Errors
+    /// The group has failed.
+    pub async fn is_empty(&self) -> Result<bool, OpenError> {
+        let empty = self.core.raft.with_raft_state(|state| state.log_ids.last().is_none()).await;
+        empty.map_err(|error| start_error(&self.core.options.name, error))
+    }
+
     /// Where the group stands, as this node knows.
     #[must_use]
     pub fn status(&self) -> GroupStatus {
