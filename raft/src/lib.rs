@@ -10,6 +10,10 @@ mod peers;
 mod proto;
 mod spawn;
 mod state_machine;
+#[cfg(test)]
+#[expect(dead_code, reason = "shared with the tests of clusters, which use all of it")]
+#[path = "../tests/cluster/toy.rs"]
+mod toy;
 mod type_config;
 
 pub use config::{GroupOptions, Profile};

@@ -47,6 +47,9 @@ pub(super) struct Shared {
     /// Rings when the mark has moved, and when the log is closed.
     pub(super) marked: Arc<Notify>,
     pub(super) stats: SyncStats,
+    /// Lets tests see what a disk that fails does.
+    #[cfg(test)]
+    pub(super) broken: std::sync::atomic::AtomicBool,
     // Last, so that it goes after the log: its end means that the folder is free.
     _open: oneshot::Sender<()>,
 }
@@ -94,6 +97,8 @@ impl Shared {
             mark,
             marked: Arc::new(Notify::new()),
             stats: SyncStats::default(),
+            #[cfg(test)]
+            broken: std::sync::atomic::AtomicBool::default(),
             _open: open,
         });
         (shared, closed)
@@ -155,6 +160,11 @@ impl Shared {
         result: io::Result<()>,
     ) {
         self.stats.record(took);
+        #[cfg(test)]
+        let result = result.and_then(|()| {
+            let broken = self.broken.load(Ordering::Acquire);
+            if broken { Err(io::Error::other("the disk is broken")) } else { Ok(()) }
+        });
         // The mark moves before anybody hears of the sync: what was acknowledged is below it.
         match result.and_then(|()| self.mark.advance(end)) {
             Ok(()) => {

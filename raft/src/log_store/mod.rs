@@ -11,6 +11,8 @@ mod mark;
 mod open;
 mod reader;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use flush::SyncStats;
 pub use open::{LogOptions, OpenError};

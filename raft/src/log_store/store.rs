@@ -44,6 +44,12 @@ impl LogStore {
         LogHandle { shared: Arc::downgrade(&self.shared), marked: Arc::clone(&self.shared.marked) }
     }
 
+    /// From now on every sync fails.
+    #[cfg(test)]
+    pub(crate) fn break_syncs(&self) {
+        self.shared.broken.store(true, std::sync::atomic::Ordering::Release);
+    }
+
     async fn synced(
         &self,
         change: impl FnOnce(&mut raft_log::RaftLog<super::flush::Types>) -> io::Result<()>,
@@ -121,6 +127,9 @@ impl RaftLogStorage<C> for LogStore {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let next = last_log_id.map_or(0, |id| id.index() + 1);
+        if self.shared.read().log_state().last().is_none_or(|last| last.index < next) {
+            return Ok(());
+        }
         self.synced(|log| log.truncate(next).map(drop)).await
     }
 

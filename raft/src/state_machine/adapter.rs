@@ -236,8 +236,10 @@ impl<M: StateMachine> RaftStateMachine<C> for Adapter<M> {
         meta: &SnapshotMeta,
         snapshot: SnapshotSource,
     ) -> Result<(), io::Error> {
-        let SnapshotSource::Received(copy) = snapshot else {
-            return Err(io::Error::other("only a snapshot that was received can be installed"));
+        let copy = match snapshot {
+            SnapshotSource::Received(copy) => copy,
+            SnapshotSource::Export(export) => export.await.map_err(io::Error::other)?,
+            SnapshotSource::Mark => return Err(io::Error::other("a mark alone cannot be installed")),
         };
         let file = SnapshotFile { mark: mark_of(meta), ..copy.file.clone() };
         self.machine.get().install(file).await.map_err(machine_error)?;
@@ -255,6 +257,9 @@ impl<M: StateMachine> RaftStateMachine<C> for Adapter<M> {
         Option<Snapshot<crate::type_config::LeaderId, u64, crate::type_config::NodeAddr, SnapshotSource>>,
         io::Error,
     > {
+        if self.applied.borrow().is_none() {
+            return Ok(None);
+        }
         if self.parts.running.load(Ordering::Acquire) {
             let (meta, copy) = self.make_copy();
             return Ok(Some(Snapshot { meta, snapshot: SnapshotSource::Export(copy) }));
