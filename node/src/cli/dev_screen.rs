@@ -28,7 +28,7 @@ pub(super) fn welcome(
     output::print(head.as_bytes())?;
     let rows: Vec<Vec<String>> = (0..count).filter_map(|position| row(cluster, view, position)).collect();
     Output::new(Format::Table).rows(
-        &["NODE", "URL", "PID", "LEADS", "LOG"],
+        &["NODE", "ID", "URL", "PID", "LEADS", "LOG"],
         &rows,
         &serde_json::Value::Null,
     )?;
@@ -45,6 +45,7 @@ fn row(cluster: &DevCluster, view: &ClusterView, position: usize) -> Option<Vec<
         .map(|(name, _)| name.as_str());
     Some(vec![
         node.number().to_string(),
+        id.map_or_else(String::new, |id| id.to_string()),
         node.url()?.as_str().trim_end_matches('/').to_owned(),
         node.pid()?.to_string(),
         leads.collect::<Vec<_>>().join(", "),

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::args::{ClientArgs, text_or_file};
 use super::output::{self, Column};
-use super::{Failure, schedule};
+use super::{Exit, Failure, schedule};
 use crate::client::{Call, push_query, segment};
 
 /// Register services and see how they fare.
@@ -168,27 +168,37 @@ const INSTANCES: &[Column] = &[
     ("MAINTENANCE", "/maintenance"),
 ];
 
-const HEALTH: &[Column] = &[("name", "/name"), ("status", "/status"), ("protected", "/protected")];
+const HEALTH: &[Column] = &[("service", "/service"), ("status", "/status"), ("protected", "/protected")];
+
+const HEALTH_LIST: &[Column] =
+    &[("SERVICE", "/service"), ("STATUS", "/status"), ("AVAILABLE", "/available"), ("INSTANCES", "/total")];
+
+const ROUTE: &[Column] = &[("service", "/service"), ("protected", "/protected")];
+
+const ROUTES: &[Column] =
+    &[("INSTANCE", "/id"), ("URL", "/url"), ("WEIGHT", "/weight"), ("HEALTH", "/health")];
 
 const BACKLOG: &[Column] = &[
     ("service", "/service"),
-    ("waiting", "/depth"),
+    ("open", "/depth"),
     ("in flight", "/in_flight"),
-    ("oldest (s)", "/oldest_age_seconds"),
-    ("accepted/s", "/rates/accepted"),
-    ("delivered/s", "/rates/delivered"),
+    ("oldest", "/oldest"),
+    ("oldest age (s)", "/oldest_age_s"),
+    ("accepted", "/accepted_total"),
+    ("delivered", "/delivered_total"),
+    ("dead letters", "/dead_letters"),
 ];
 
-const TEST: &[Column] = &[("message", "/id"), ("status", "/status"), ("error", "/error_message")];
-
-const ATTEMPTS: &[Column] = &[
-    ("ATTEMPT", "/number"),
-    ("INSTANCE", "/instance"),
-    ("MS", "/duration_ms"),
-    ("OUTCOME", "/outcome"),
-    ("HTTP", "/http_status"),
-    ("ERROR", "/error_class"),
-    ("RESPONSE", "/response"),
+const TEST: &[Column] = &[
+    ("message", "/message_id"),
+    ("status", "/status"),
+    ("error", "/error"),
+    ("instance", "/attempt/instance"),
+    ("outcome", "/attempt/outcome"),
+    ("HTTP status", "/attempt/http_status"),
+    ("error class", "/attempt/error_class"),
+    ("took (ms)", "/attempt/duration_ms"),
+    ("response", "/attempt/response"),
 ];
 
 const BASE: &str = "/api/v1/services";
@@ -209,16 +219,15 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         }
         Command::List { .. } => output.page(&answer.body, LIST),
         Command::Get(_) => with_part(output, &answer.body, ITEM, "/instances", INSTANCES),
-        Command::Health { name: None } => output.page(&answer.body, LIST),
+        Command::Health { name: None } => output.page(&answer.body, HEALTH_LIST),
         Command::Health { name: Some(_) } => with_part(output, &answer.body, HEALTH, "/instances", INSTANCES),
-        Command::Routes(_) => with_part(
-            output,
-            &answer.body,
-            &[("service", "/service"), ("name", "/name")],
-            "/instances",
-            INSTANCES,
-        ),
-        Command::Test(_) => with_part(output, &answer.body, TEST, "/attempts", ATTEMPTS),
+        Command::Routes(_) => with_part(output, &answer.body, ROUTE, "/instances", ROUTES),
+        Command::Test(_) => {
+            output.item(&answer.body, TEST)?;
+            let status = answer.json::<serde_json::Value>()?;
+            let delivered = status.get("status").and_then(serde_json::Value::as_str) == Some("delivered");
+            if delivered { Ok(()) } else { Err(Failure::Told(Exit::Failed)) }
+        }
         Command::Backlog(_) => output.item(&answer.body, BACKLOG),
         Command::Deregister { .. } | Command::Pause(_) | Command::Resume(_) => {
             if answer.body.is_empty() {
