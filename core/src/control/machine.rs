@@ -8,6 +8,7 @@ use super::wire::{decode_snapshot, encode_snapshot};
 use super::{Command, Refusal, Reply, State, members, services};
 use crate::codec::CodecError;
 use crate::id::RequestId;
+use crate::invariant;
 use crate::port::{Entry, MemoryMachine, Submitted};
 
 /// The control group's state and what it told in the last minute. Leader and follower run the same code; every command
@@ -87,11 +88,17 @@ impl MemoryMachine for Machine {
     type View = State;
 
     fn apply(&mut self, entry: &Entry<Command>) -> Vec<Reply> {
+        let before = cfg!(debug_assertions).then(|| self.state.clone());
         self.state.clock = self.state.clock.max(entry.now);
         self.state.revision = self.state.revision.max(entry.index);
         self.requests.expire(self.state.clock);
         let told: Vec<Told> =
             entry.commands.iter().map(|submitted| self.answer(entry.index, submitted)).collect();
+        debug_assert_eq!(
+            before.map_or(Ok(()), |before| invariant::control_step(&before, &self.state)),
+            Ok(()),
+            "an entry broke the control state"
+        );
         told.iter().map(|told| told.reply(&self.state)).collect()
     }
 

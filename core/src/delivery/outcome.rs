@@ -154,7 +154,9 @@ impl Reaction {
             _ if counted && retries_done >= max_retries => Outcome::DeadLetter(DeadReason::Exhausted),
             _ => Outcome::RetryAt { at: now.plus(policy.delay(retries_done, retry_after, below)), counted },
         };
-        let slow_target = if evidence == Evidence::Throttle { retry_after } else { None };
+        // Who throttles without saying for how long is left alone for one base step.
+        let base = Duration::from_millis(u64::from(policy.base_ms));
+        let slow_target = (evidence == Evidence::Throttle).then(|| retry_after.unwrap_or(base));
         Self { outcome, attempt, evidence, slow_target, error: describe(answer) }
     }
 }
@@ -171,16 +173,19 @@ fn classify(answer: &TargetAnswer, policy: &RetryPolicy) -> Class {
         TargetAnswer::Http { status: 503, retry_after: Some(wait) } => {
             (A::Failed, Evidence::Throttle, None, Some(*wait))
         }
-        TargetAnswer::Http { status, retry_after } if *status == 408 || (500..=599).contains(status) => {
-            (A::Failed, Evidence::Failure, None, *retry_after)
-        }
-        TargetAnswer::Http { status, retry_after } if policy.retry_on.contains(status) => {
+        TargetAnswer::Http { status: status @ (300..=407 | 409..=499), retry_after }
+            if policy.retry_on.contains(status) =>
+        {
             (A::Failed, Evidence::Success, None, *retry_after)
         }
         TargetAnswer::Http { status: 410, .. } => {
             (A::Rejected, Evidence::Success, Some(DeadReason::Gone), None)
         }
-        TargetAnswer::Http { .. } => (A::Rejected, Evidence::Success, Some(DeadReason::Rejected), None),
+        TargetAnswer::Http { status: 300..=407 | 409..=499, .. } => {
+            (A::Rejected, Evidence::Success, Some(DeadReason::Rejected), None)
+        }
+        // 408, 5xx, and what no server should say.
+        TargetAnswer::Http { retry_after, .. } => (A::Failed, Evidence::Failure, None, *retry_after),
         TargetAnswer::Failed(TransportError::Broken | TransportError::Timeout) => {
             (A::NoAnswer, Evidence::Failure, None, None)
         }

@@ -4,6 +4,8 @@
 
 mod address;
 mod control;
+mod delivery;
 mod draft;
+mod envelope;
 mod json;
 mod leader_clock;

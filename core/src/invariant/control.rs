@@ -1,0 +1,57 @@
+//! What holds of the control state at any time, and from one entry to the next.
+
+use crate::control::{Machine, State};
+use crate::registry::{CheckKind, Health, MAX_INSTANCES, MAX_SERVICES, Service, TargetUrl};
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+/// Time and revision never step back, and no node id is given twice. Cheap: compares a few numbers.
+pub fn control_step(before: &State, after: &State) -> Result<(), String> {
+    ensure(before.clock <= after.clock, || format!("clock back from {} to {}", before.clock, after.clock))?;
+    ensure(before.revision <= after.revision, || {
+        format!("revision back from {} to {}", before.revision, after.revision)
+    })?;
+    ensure(before.last_node <= after.last_node, || "last node id went back".into())?;
+    ensure(before.cluster.is_none() || before.cluster == after.cluster, || "cluster was renamed".into())
+}
+
+/// The whole state and the request table are sound. Walks through everything.
+pub fn control(machine: &Machine) -> Result<(), String> {
+    let state = machine.state();
+    let (remembered, most) = machine.remembered();
+    ensure(remembered <= most, || format!("{remembered} requests are remembered, at most {most} may be"))?;
+    ensure(machine.requests_consistent(), || "request table and its queue differ".into())?;
+    for (id, member) in &state.members {
+        ensure(*id == member.id && *id <= state.last_node, || format!("member {id} was never admitted"))?;
+    }
+    ensure(state.services.len() <= MAX_SERVICES, || "too many services".into())?;
+    for (name, held) in &state.services {
+        ensure(*name == held.name, || format!("{name} holds {}", held.name))?;
+        service(state, held).map_err(|problem| format!("{name}: {problem}"))?;
+    }
+    Ok(())
+}
+
+fn service(state: &State, service: &Service) -> Result<(), String> {
+    ensure((1..=state.revision).contains(&service.revision), || {
+        format!("revision {} is not of the past", service.revision)
+    })?;
+    let in_order = service.created_at <= service.updated_at && service.updated_at <= state.clock;
+    ensure(in_order, || "was changed before it was made, or in the future".into())?;
+    ensure(service.instances.len() <= MAX_INSTANCES, || "too many instances".into())?;
+    for (id, instance) in &service.instances {
+        let normal = instance.url.parse::<TargetUrl>().is_ok_and(|url| url.to_string() == *instance.url);
+        ensure(*id == instance.id && normal, || format!("instance {id} is misplaced"))?;
+        ensure((1..=1_000).contains(&instance.weight), || format!("weight of {id}"))?;
+        ensure(service.health_check.kind != CheckKind::None || instance.health == Health::Passing, || {
+            format!("{id} is not checked, and not passing")
+        })?;
+    }
+    let mut secrets = service.secrets.iter();
+    let newest = secrets.next().is_some_and(|secret| secret.valid_until.is_none());
+    ensure(newest && secrets.all(|secret| secret.valid_until.is_some()), || {
+        "must have one secret without an end, the newest".into()
+    })
+}
