@@ -33,6 +33,11 @@ impl Tasks {
         self.cancel.clone().cancelled_owned()
     }
 
+    /// They were told to stop.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
     /// Tells all to stop, and waits until they have.
     pub(crate) async fn stop(&self) {
         self.cancel.cancel();

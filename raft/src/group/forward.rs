@@ -51,8 +51,15 @@ impl<M: StateMachine> Core<M> {
         let mut client = HubClient::new(self.transport.inner.channel(leader, Lane::Calls))
             .max_encoding_message_size(MAX_MESSAGE)
             .max_decoding_message_size(MAX_MESSAGE);
-        let answered = tokio::time::timeout(limit, client.propose(request)).await;
+        let answered = tokio::select! {
+            answered = tokio::time::timeout(limit, client.propose(request)) => Some(answered),
+            () = self.replaced(leader), if self.options.repeat_unknown => None,
+        };
         drop(place);
+        let Some(answered) = answered else {
+            self.doubt(batch, "the leader was replaced before it answered");
+            return;
+        };
         match answered {
             Ok(Ok(reply)) => self.take_results(batch, reply.into_inner().results),
             Ok(Err(status)) if never_sent(&status) => self.not_sent(batch),
@@ -60,6 +67,15 @@ impl<M: StateMachine> Core<M> {
                 self.doubt(batch, &format!("the leader's answer was lost: {}", status.message()))
             }
             Err(_) => self.doubt(batch, "the leader did not answer in time"),
+        }
+    }
+
+    /// Ends when another node leads. The old leader may be frozen or cut off: who can ask again need not wait for it.
+    async fn replaced(&self, leader: NodeId) {
+        let mut leadership = self.leadership.clone();
+        let other = leadership.wait_for(|now| now.leader.is_some_and(|now| now != leader)).await.is_ok();
+        if !other {
+            std::future::pending::<()>().await;
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use super::ending::Ending;
 use super::handshake::{self, HandshakeError, Hello, Purpose};
 use super::key::ClusterKey;
 use super::transport::Inner;
@@ -62,6 +63,9 @@ pub(super) fn channel(transport: Weak<Inner>, to: NodeId) -> Channel {
         async move {
             let gone = || std::io::Error::other("transport is closed");
             let transport = transport.upgrade().ok_or_else(gone)?;
+            if transport.tasks.is_stopped() {
+                return Err(gone().into());
+            }
             let address = transport
                 .address(to)
                 .ok_or_else(|| std::io::Error::other(format!("no address of node {to} is known")))?;
@@ -75,7 +79,7 @@ pub(super) fn channel(transport: Weak<Inner>, to: NodeId) -> Channel {
             match dial(&address, &transport.key, &hello).await {
                 Ok(stream) => {
                     transport.refused(to, None);
-                    Ok(TokioIo::new(stream))
+                    Ok(TokioIo::new(Ending::new(stream, transport.tasks.ended())))
                 }
                 Err(error) => {
                     if let HandshakeError::Refused(refusal) = &error {

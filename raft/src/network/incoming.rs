@@ -1,6 +1,5 @@
 //! Connections that others opened: judged, counted, and handed to the server.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,9 +9,9 @@ use hub_core::id::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
+use super::ending::Ending;
 use super::handshake::{self, HandshakeError, Purpose};
 use super::transport::Inner;
 
@@ -28,10 +27,8 @@ pub(super) struct Peer {
 
 /// A proven connection.
 pub(super) struct PeerStream {
-    stream: TcpStream,
+    stream: Ending,
     peer: Peer,
-    /// The server's own tasks outlive the server: this ends their connections with the transport.
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
     transport: Arc<Inner>,
 }
 
@@ -55,9 +52,6 @@ impl AsyncRead for PeerStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.ended.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -131,8 +125,8 @@ async fn prove(transport: &Arc<Inner>, mut stream: TcpStream) -> Result<PeerStre
     let answered = handshake::answer(&mut stream, &transport.key, judge).await;
     match (answered, entered) {
         (Ok(_), Some(peer)) => {
-            let ended = Box::pin(transport.tasks.ended());
-            Ok(PeerStream { stream, peer, ended, transport: Arc::clone(transport) })
+            let stream = Ending::new(stream, transport.tasks.ended());
+            Ok(PeerStream { stream, peer, transport: Arc::clone(transport) })
         }
         (answered, entered) => {
             if let Some(peer) = entered {

@@ -3,6 +3,7 @@
 
 mod client;
 mod dial;
+mod ending;
 mod handshake;
 mod incoming;
 mod key;

@@ -1,6 +1,10 @@
 //! Clusters of real groups over real connections, in one process.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy takes the helpers of an integration test for production code"
+)]
 
 mod faults;
 mod lone;
