@@ -56,6 +56,10 @@ impl Options {
             &["end"],
         )?;
         metrics.register(Box::new(swept.clone()))?;
+        // Shown from the start, at zero.
+        for end in ["expired", "buried", "pruned"] {
+            swept.get_metric_with_label_values(&[end])?;
+        }
         Ok(Sweeper { options: self, store, registry, clock, swept })
     }
 }

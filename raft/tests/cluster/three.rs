@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hub_core::control::{Command, Reply};
-use hub_core::id::RequestId;
+use hub_core::id::{NodeId, RequestId};
 use hub_core::port::{Replicator, Submitted};
 use uuid::Uuid;
 
@@ -24,6 +24,15 @@ async fn any_node_writes_and_any_node_reads_it_at_once() {
     stop_all(nodes).await;
 }
 
+/// The leader, once all nodes know it: a node that knows none refuses a transfer at once.
+async fn agreed(nodes: &[Node]) -> NodeId {
+    until("one leader in the eyes of all", || async {
+        let seen = [nodes[0].leader().await, nodes[1].leader().await, nodes[2].leader().await];
+        seen.iter().all(|leader| *leader == seen[0]).then_some(seen[0])
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_moves_when_asked_and_no_write_fails() {
     let dir = tempfile::tempdir().unwrap();
@@ -35,13 +44,13 @@ async fn leadership_moves_when_asked_and_no_write_fails() {
         }
     });
     for _ in 0..3 {
-        let leader = nodes[0].leader().await;
+        let leader = agreed(&nodes).await;
         // From any node.
         let moved = nodes[2].toys.transfer(None, later(LONG)).await.unwrap();
         assert_ne!(moved, leader);
     }
     let to = nodes[2].id();
-    if nodes[0].leader().await != to {
+    if agreed(&nodes).await != to {
         assert_eq!(nodes[0].toys.transfer(Some(to), later(LONG)).await.unwrap(), to);
     }
     writer.await.unwrap();
