@@ -94,7 +94,11 @@ async fn a_node_that_was_away_for_long_catches_up_by_snapshot() {
     let peers: Vec<String> = nodes.iter().map(Node::address).collect();
     let back = Node::join(plan, &peers).await;
     assert_eq!(back.count("key 399").await, 1);
-    assert!(back.counter("hub_raft_snapshots_installed_total") >= 1.0);
+    // Counted when the group has taken note, a moment after the state is there.
+    until("an installed copy counted", || async {
+        (back.counter("hub_raft_snapshots_installed_total") >= 1.0).then_some(())
+    })
+    .await;
     assert_eq!(back.toy.view(), nodes[0].toy.view());
     // What was installed is there after a restart, too.
     let plan = back.stop().await;
