@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hub_core::id::ServiceName;
 use hub_core::port::{Clock, MessageStore, StoreError, SweepReport};
+use hub_core::time::Timestamp;
 use prometheus::{IntCounterVec, Opts};
 
 use super::delivery::Registry;
@@ -104,16 +105,37 @@ impl Sweeper {
                 {
                     self.swept.with_label_values(&[end]).inc_by(count);
                 }
-                if report.more {
-                    return BREATH;
-                }
-                let wait = report.next.map_or(LONGEST, |next| next.since(self.clock.now()));
-                wait.clamp(SHORTEST, LONGEST)
+                until_next(&report, self.clock.now())
             }
             Err(error) => {
                 tracing::debug!(%error, "sweep failed");
                 AFTER_FAILURE
             }
         }
+    }
+}
+
+/// How long to wait after a sweep that went well.
+fn until_next(report: &SweepReport, now: Timestamp) -> Duration {
+    if report.more {
+        return BREATH;
+    }
+    report.next.map_or(LONGEST, |next| next.since(now)).clamp(SHORTEST, LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_for_the_next_end_within_bounds() {
+        let now = Timestamp::from_millis(1_000_000);
+        let wait = |more, next| until_next(&SweepReport { more, next, ..SweepReport::default() }, now);
+        let in_ms = |ms| Some(now.plus(Duration::from_millis(ms)));
+        assert_eq!(wait(true, in_ms(5_000)), BREATH);
+        assert_eq!(wait(false, None), LONGEST);
+        assert_eq!(wait(false, in_ms(5_000)), Duration::from_secs(5));
+        assert_eq!(wait(false, in_ms(3_600_000)), LONGEST);
+        assert_eq!(wait(false, Some(Timestamp::EPOCH)), SHORTEST, "what is over already does not spin");
     }
 }

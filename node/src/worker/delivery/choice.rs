@@ -37,3 +37,49 @@ pub(super) fn choose<'a>(
     };
     Some(if load(second, first) < load(first, second) { second } else { first })
 }
+
+#[cfg(test)]
+mod tests {
+    use hub_core::registry::Health;
+
+    use super::*;
+    use crate::worker::delivery::tests::service;
+
+    fn id(name: &str) -> InstanceId {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn of_two_the_less_busy_one_is_taken() {
+        let service = service("combat", &["http://a", "http://b"]);
+        for chance in 0..200 {
+            let busy = |instance: &InstanceId| if *instance == id("i0") { 5 } else { 1 };
+            let chosen = choose(&service, None, busy, |bound| chance % bound).unwrap();
+            assert_eq!(chosen.id, id("i1"));
+        }
+    }
+
+    #[test]
+    fn the_one_that_failed_is_taken_only_if_there_is_no_other() {
+        let mut service = service("combat", &["http://a", "http://b"]);
+        let failed = id("i0");
+        for chance in 0..200 {
+            let chosen = choose(&service, Some(&failed), |_| 0, |bound| chance % bound).unwrap();
+            assert_eq!(chosen.id, id("i1"));
+        }
+        service.instances.get_mut(&id("i1")).unwrap().maintenance = true;
+        assert_eq!(choose(&service, Some(&failed), |_| 0, |_| 0).unwrap().id, failed);
+    }
+
+    #[test]
+    fn critical_and_maintained_instances_get_nothing() {
+        let mut service = service("combat", &["http://a", "http://b", "http://c"]);
+        service.instances.get_mut(&id("i0")).unwrap().health = Health::Critical;
+        service.instances.get_mut(&id("i1")).unwrap().maintenance = true;
+        for chance in 0..300 {
+            assert_eq!(choose(&service, None, |_| 0, |bound| chance % bound).unwrap().id, id("i2"));
+        }
+        service.instances.get_mut(&id("i2")).unwrap().maintenance = true;
+        assert!(choose(&service, None, |_| 0, |_| 0).is_none());
+    }
+}

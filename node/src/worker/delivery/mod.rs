@@ -14,7 +14,7 @@ mod shared;
 mod slots;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use dispatcher::{Dispatcher, Ports};
 pub use options::{BuildError, Options};

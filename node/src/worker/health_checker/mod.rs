@@ -9,5 +9,8 @@ mod handle;
 mod probe;
 mod schedule;
 
+#[cfg(test)]
+mod tests;
+
 pub use checker::{Checker, Options, Ports};
 pub use handle::Handle;

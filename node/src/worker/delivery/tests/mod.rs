@@ -140,7 +140,7 @@ impl Bench {
 }
 
 /// A service whose instances listen at `urls`, with short retries.
-fn service(name: &str, urls: &[&str]) -> Service {
+pub(crate) fn service(name: &str, urls: &[&str]) -> Service {
     let instances: BTreeMap<_, _> = urls
         .iter()
         .enumerate()
