@@ -102,6 +102,43 @@ fn banned_crates_are_absent_or_behind_their_wrappers() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What only generated code names.
+const GENERATED: [(&str, &str); 1] = [("hub-raft", "tonic-prost")];
+
+#[test]
+fn every_dependency_is_named_by_its_crate() -> anyhow::Result<()> {
+    let metadata = metadata()?;
+    let mut unused = Vec::new();
+    for package in metadata.workspace_packages() {
+        let folder = package.manifest_path.parent().context("a manifest without a folder")?;
+        let mut words = BTreeSet::new();
+        for part in ["src", "tests", "build.rs"] {
+            gather_words(folder.join(part).as_std_path(), &mut words)?;
+        }
+        let named = |name: &str| {
+            words.contains(&name.replace('-', "_")) || GENERATED.contains(&(package.name.as_str(), name))
+        };
+        let dependencies = package.dependencies.iter().map(|one| one.rename.as_ref().unwrap_or(&one.name));
+        unused
+            .extend(dependencies.filter(|name| !named(name)).map(|name| format!("{} {name}", package.name)));
+    }
+    assert!(unused.is_empty(), "nothing uses {unused:?}");
+    Ok(())
+}
+
+/// Every word of the Rust files at and under `path`.
+fn gather_words(path: &Path, words: &mut BTreeSet<String>) -> anyhow::Result<()> {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            gather_words(&entry?.path(), words)?;
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") && path.exists() {
+        let text = std::fs::read_to_string(path)?;
+        words.extend(text.split(|c: char| !c.is_alphanumeric() && c != '_').map(ToOwned::to_owned));
+    }
+    Ok(())
+}
+
 /// The crates that name `banned` directly.
 fn namers(metadata: &Metadata, banned: &str) -> anyhow::Result<BTreeSet<String>> {
     let resolve = metadata.resolve.as_ref().context("cargo metadata answered without a graph")?;
