@@ -9,3 +9,4 @@ mod draft;
 mod envelope;
 mod json;
 mod leader_clock;
+mod placing;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hub_core::delivery::{
     Admission, AttemptOutcome, Outcome, Reaction, SettleOutcome, Settlement, TargetAnswer, TransportError,
+    choose_instance,
 };
 use hub_core::id::{InstanceId, MessageId, NodeId};
 use hub_core::message::Attempt;
@@ -15,7 +16,6 @@ use hub_core::time::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-use super::choice::choose;
 use super::metrics::Metrics;
 use super::shared::{AtInstance, Held, Shared};
 use crate::outbound::delivery::Delivery;
@@ -105,7 +105,7 @@ impl Attempter {
         let table = self.shared.table();
         let target = table.target(&service.name);
         let in_flight = |id: &InstanceId| target.map_or(0, |target| target.at_instance(id));
-        choose(service, failed.as_ref(), in_flight, |bound| self.ids.below(bound)).cloned()
+        choose_instance(service, failed.as_ref(), in_flight, |bound| self.ids.below(bound)).cloned()
     }
 
     async fn attempt(&self, claimed: &Claimed, held: &Held, ready: Ready) -> Settlement {

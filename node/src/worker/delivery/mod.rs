@@ -5,7 +5,6 @@
 //! `dispatcher` claims and starts, `attempt` makes one call, `settler` writes the ends down.
 
 mod attempt;
-mod choice;
 mod dispatcher;
 mod metrics;
 mod options;

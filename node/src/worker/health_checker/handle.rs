@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hub_core::id::{InstanceId, NodeId, ServiceName};
 use hub_core::port::{CheckReport, CheckResult, HealthReports};
-use hub_core::registry::CheckKind;
+use hub_core::registry::{CheckKind, checker_of};
 
-use super::assignment::checker_of;
 use crate::worker::delivery::Registry;
 
 /// One checked instance.

@@ -1,9 +1,8 @@
 //! Health checks: every instance is checked by one live node; only changes of state go through the log.
 //!
-//! `assignment` says who checks what, `probe` makes one check, `schedule` keeps when the next ones are due, `checker` is
-//! the loop, and the [`Handle`] shows the last results.
+//! `probe` makes one check, `schedule` keeps when the next ones are due, `checker` is the loop, and the [`Handle`] shows the
+//! last results.
 
-mod assignment;
 mod checker;
 mod handle;
 mod probe;

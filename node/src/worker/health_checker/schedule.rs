@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use hub_core::control::{HealthChange, State};
 use hub_core::id::NodeId;
-use hub_core::registry::{CheckKind, Health, HealthCheck, HealthTracker};
+use hub_core::registry::{CheckKind, Health, HealthCheck, HealthTracker, checker_of};
 
-use super::assignment::checker_of;
 use super::handle::Key;
 
 /// One instance under check.
