@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::base::{Base, metrics};
 use super::targets::Targets;
 use crate::coded::CodedError;
+use crate::control_port::Seen;
 use crate::lifecycle::{OnCancel, OnError, Stage, TaskKind};
 use crate::outbound::{self, Outbound, SystemResolver};
 use crate::worker::{delivery, health_checker, sweeper};
@@ -31,6 +32,8 @@ pub struct Ports {
     pub cluster: Arc<dyn ClusterControl>,
     /// The messages.
     pub store: Arc<dyn MessageStore>,
+    /// Who leads them.
+    pub leadership: watch::Receiver<Seen>,
     /// What is to be delivered.
     pub queue: Arc<dyn DeliveryQueue>,
     /// Which addresses are called.
@@ -79,7 +82,13 @@ pub fn start(
         })
         .map_err(metrics)?;
     let sweeper = sweeper::Options { retention: base.config.messages.retention, ..Default::default() }
-        .build(ports.store, ports.state, base.time(), &base.registry)
+        .build(sweeper::Ports {
+            store: ports.store,
+            leadership: ports.leadership,
+            registry: ports.state,
+            clock: base.time(),
+            metrics: base.registry.clone(),
+        })
         .map_err(metrics)?;
     base.tasks.once(kind("delivery"), |tokens| async move {
         dispatcher.run(tokens).await;

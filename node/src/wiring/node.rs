@@ -99,15 +99,17 @@ impl Node {
             control: groups.proposals(),
             cluster: Arc::clone(&cluster) as Arc<dyn ClusterControl>,
             store: groups.store.clone(),
+            leadership: steered[1].followed.seen.clone(),
             queue: groups.store.clone(),
             targets: targets.clone(),
         };
-        delivery::start(&base, &groups.delivery, ports)?;
+        let health = delivery::start(&base, &groups.delivery, ports)?;
         let parts = api::Parts {
             store: groups.store.clone(),
             control: groups.proposals(),
             state: groups.state.clone(),
             cluster: Arc::clone(&cluster) as Arc<dyn ClusterControl>,
+            health,
             targets,
             access,
         };
