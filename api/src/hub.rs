@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use hub_core::control::{self, State};
 use hub_core::id::{RequestId, ServiceName};
 use hub_core::port::{
-    Clock, ClusterControl, Committed, IdSource, MessageStore, ProposeError, ReadError, Replicator,
-    StoreError, Submitted,
+    Clock, ClusterControl, Committed, HealthReports, IdSource, MessageStore, ProposeError, ReadError,
+    Replicator, StoreError, Submitted,
 };
 use hub_core::registry::Service;
 use prometheus::Registry;
@@ -41,6 +41,8 @@ pub struct Ports {
     pub view: ControlView,
     /// Shows and steers the cluster.
     pub cluster: Arc<dyn ClusterControl>,
+    /// Who checks which instance, and the last results of this node's own checks.
+    pub health: Arc<dyn HealthReports>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Ids and chance.
@@ -61,6 +63,7 @@ pub struct Hub {
     pub(crate) control: ControlGroup,
     pub(crate) view: ControlView,
     pub(crate) cluster: Arc<dyn ClusterControl>,
+    pub(crate) health: Arc<dyn HealthReports>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
     pub(crate) urls: UrlPolicy,
@@ -84,6 +87,7 @@ impl Hub {
             control: ports.control,
             view: ports.view,
             cluster: ports.cluster,
+            health: ports.health,
             clock: ports.clock,
             ids: ports.ids,
             urls: ports.urls,

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use hub_core::control::{Command, Machine, Reply, State};
-use hub_core::id::{MessageId, NodeId, RequestId, ServiceName};
+use hub_core::id::{InstanceId, MessageId, NodeId, RequestId, ServiceName};
 use hub_core::message::{Cursor, Filter, Fingerprint, Message, NewMessage, Page, Record, Status};
 use hub_core::port::{
-    AcceptMode, AcceptRefusal, Accepted, Backlog, CancelOutcome, Check, CheckStatus, Clock, ClusterControl,
-    ClusterError, ClusterStatus, Committed, Consistency, DeadLetterOutcome, Entry, Group, GroupStatus,
-    IdSource, Leadership, MemoryMachine, MessageStore, NodeStatus, ProposeError, QuorumCheck, ReadError,
-    Readiness, Replicator, Role, StoreError, Submitted, SweepReport,
+    AcceptMode, AcceptRefusal, Accepted, Backlog, CancelOutcome, Check, CheckReport, CheckStatus, Clock,
+    ClusterControl, ClusterError, ClusterStatus, Committed, Consistency, DeadLetterOutcome, Entry, Group,
+    GroupStatus, HealthReports, IdSource, Leadership, MemoryMachine, MessageStore, NodeStatus, ProposeError,
+    QuorumCheck, ReadError, Readiness, Replicator, Role, StoreError, Submitted, SweepReport,
 };
 use hub_core::time::Timestamp;
 use uuid::Uuid;
@@ -391,11 +391,22 @@ impl ClusterControl for FakeCluster {
     }
 }
 
+/// Health checks as a test wants them: the same for every service.
+#[derive(Default)]
+pub struct FakeHealth(pub Mutex<BTreeMap<InstanceId, CheckReport>>);
+
+impl HealthReports for FakeHealth {
+    fn reports(&self, _: &ServiceName) -> BTreeMap<InstanceId, CheckReport> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
 /// All fakes of one rig.
 pub struct Fakes {
     pub store: Arc<FakeStore>,
     pub control: Arc<FakeControl>,
     pub cluster: Arc<FakeCluster>,
+    pub health: Arc<FakeHealth>,
     pub clock: Arc<FakeClock>,
 }
 
@@ -405,6 +416,7 @@ impl Default for Fakes {
             store: Arc::default(),
             control: Arc::default(),
             cluster: Arc::default(),
+            health: Arc::default(),
             clock: Arc::new(FakeClock(AtomicI64::new(NOW_MS))),
         }
     }

@@ -182,6 +182,7 @@ impl Rig {
             control: fakes.control.clone(),
             view,
             cluster: fakes.cluster.clone(),
+            health: fakes.health.clone(),
             clock: fakes.clock.clone(),
             ids: Arc::new(FakeIds::default()),
             urls,

@@ -8,11 +8,13 @@ use hub_core::delivery::AttemptOutcome;
 use hub_core::error::code;
 use hub_core::id::{NodeId, RequestId};
 use hub_core::message::{Attempt, Status};
-use hub_core::port::{ProposeError, ReadError};
+use hub_core::port::{CheckReport, CheckResult, ProposeError, ReadError};
 use hub_core::registry::Health;
+use hub_core::time::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::fakes::NOW_MS;
 use crate::rig::{Call, Rig, token};
 
 const REGISTER: &str = "/api/v1/services/register";
@@ -349,4 +351,36 @@ async fn a_service_reads_itself() {
     rig.call(Call::get("/api/v1/services/stock/routes").token(&other)).await.expect(403).refused(code::SCOPE);
     let reader = token("stock", &[Scope::MessagesRead]);
     rig.call(Call::get("/api/v1/services/stock/backlog").token(&reader)).await.expect(200);
+}
+
+#[tokio::test]
+async fn the_last_check_is_shown_by_the_node_that_made_it() {
+    let rig = Rig::new();
+    let body = json!({"name": "stock", "instances": [
+        {"id": "a", "url": "http://a.test"}, {"id": "b", "url": "http://b.test"}, {"id": "c", "url": "http://c.test"},
+    ]});
+    register(&rig, body).await.expect(201);
+    let seen = |seen| CheckResult {
+        at: Timestamp::from_millis(NOW_MS),
+        took_ms: 7,
+        seen,
+        detail: "answered 429".into(),
+    };
+    let report = |node: u64, last| CheckReport { checked_by: Some(NodeId(node)), last };
+    *rig.fakes.health.0.lock().unwrap() = [
+        ("a".parse().unwrap(), report(1, Some(seen(Some(Health::Warning))))),
+        ("b".parse().unwrap(), report(2, None)),
+        ("c".parse().unwrap(), report(1, Some(seen(None)))),
+    ]
+    .into();
+    let shown = rig.call(Call::get(&format!("{SERVICES}/stock/health")).admin()).await.expect(200).json();
+    let check = |at: usize| {
+        let instance = &shown["instances"][at];
+        (instance["checked_by"].clone(), instance.get("last_check").cloned())
+    };
+    let mut last = json!({"at": "2026-11-23T08:55:00.123Z", "took_ms": 7, "result": "warning", "detail": "answered 429"});
+    assert_eq!(check(0), (json!(1), Some(last.clone())));
+    assert_eq!(check(1), (json!(2), None));
+    last.as_object_mut().unwrap().remove("result");
+    assert_eq!(check(2), (json!(1), Some(last)));
 }

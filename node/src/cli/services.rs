@@ -170,6 +170,17 @@ const INSTANCES: &[Column] = &[
 
 const HEALTH: &[Column] = &[("service", "/service"), ("status", "/status"), ("protected", "/protected")];
 
+const CHECKS: &[Column] = &[
+    ("INSTANCE", "/id"),
+    ("URL", "/url"),
+    ("HEALTH", "/health"),
+    ("SINCE", "/health_since"),
+    ("MAINTENANCE", "/maintenance"),
+    ("CHECKED BY", "/checked_by"),
+    ("LAST CHECK", "/last_check/at"),
+    ("RESULT", "/last_check/detail"),
+];
+
 const HEALTH_LIST: &[Column] =
     &[("SERVICE", "/service"), ("STATUS", "/status"), ("AVAILABLE", "/available"), ("INSTANCES", "/total")];
 
@@ -220,7 +231,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         Command::List { .. } => output.page(&answer.body, LIST),
         Command::Get(_) => with_part(output, &answer.body, ITEM, "/instances", INSTANCES),
         Command::Health { name: None } => output.page(&answer.body, HEALTH_LIST),
-        Command::Health { name: Some(_) } => with_part(output, &answer.body, HEALTH, "/instances", INSTANCES),
+        Command::Health { name: Some(_) } => with_part(output, &answer.body, HEALTH, "/instances", CHECKS),
         Command::Routes(_) => with_part(output, &answer.body, ROUTE, "/instances", ROUTES),
         Command::Test(_) => {
             output.item(&answer.body, TEST)?;

@@ -6,7 +6,7 @@ use hub_api::auth::Access;
 use hub_api::{ControlView, Hub, Leaving, Options, Ports, Server, ServerOptions, router};
 use hub_core::control::{Command, Reply, State};
 use hub_core::message::Limits;
-use hub_core::port::{ClusterControl, MessageStore, Replicator};
+use hub_core::port::{ClusterControl, HealthReports, MessageStore, Replicator};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -29,6 +29,8 @@ pub struct Parts {
     pub state: watch::Receiver<State>,
     /// The cluster.
     pub cluster: Arc<dyn ClusterControl>,
+    /// What health checks saw.
+    pub health: Arc<dyn HealthReports>,
     /// Which URLs may be registered.
     pub targets: Targets,
     /// How callers are known.
@@ -48,6 +50,7 @@ pub fn start(base: &Base, parts: Parts, listener: TcpListener) -> Result<Leaving
         control: parts.control,
         view,
         cluster: parts.cluster,
+        health: parts.health,
         clock: base.time(),
         ids: Arc::clone(&base.ids),
         urls: Arc::new(move |url| targets.check_url(url)),

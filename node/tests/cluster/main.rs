@@ -1,6 +1,7 @@
 //! Clusters of real nodes in one process, on loopback ports.
 
 mod contract;
+mod health;
 mod lone;
 mod refusals;
 mod support;

@@ -13,10 +13,8 @@ use hub_core::error::code;
 use hub_core::id::ServiceName;
 use hub_core::registry::Service;
 
-use super::view::{
-    BacklogView, HealthSummary, HealthSummaryPage, RoutesView, ServiceHealth, ServicePage, ServiceStatus,
-    ServiceView,
-};
+use super::health_view::{HealthSummary, HealthSummaryPage, ServiceHealth, ServiceStatus};
+use super::view::{BacklogView, RoutesView, ServicePage, ServiceView};
 use crate::extract::{Caller, Params, service_name};
 use crate::hub::Hub;
 use crate::problem::Problem;
@@ -186,6 +184,8 @@ pub(super) async fn routes(
 }
 
 /// How a service fares
+///
+/// Each instance is checked by one node. The last result is shown by that node only: `checked_by` names it.
 #[utoipa::path(
     get,
     path = "/services/{name}/health",
@@ -204,7 +204,7 @@ pub(super) async fn health(
     params: Params,
 ) -> Result<Response, Problem> {
     let (seen, name) = one(&hub, &caller, &name, params).await?;
-    let view = ServiceHealth::from(&**find(&seen.state, &name)?);
+    let view = ServiceHealth::new(find(&seen.state, &name)?, &hub.health.reports(&name));
     Ok(seen.answer(&hub, Json(view)))
 }
 

@@ -1,6 +1,7 @@
 //! Services: registering, reading, operating.
 
 mod change;
+mod health_view;
 mod input;
 mod later;
 mod list;
@@ -9,13 +10,13 @@ mod parse;
 mod probe;
 mod view;
 
+pub use health_view::{HealthSummary, HealthSummaryPage, InstanceCheck, InstanceHealth, ServiceHealth};
 pub use input::{
     DeliveryInput, HealthCheckInput, InstanceInput, MaintenanceInput, RegistrationInput, RetryInput,
 };
 pub use view::{
-    BacklogView, DeliveryView, HealthCheckView, HealthSummary, HealthSummaryPage, InstanceHealth,
-    InstanceView, RegisteredView, RetryView, Route, RoutesView, SecretView, ServiceHealth, ServicePage,
-    ServiceView, TestView,
+    BacklogView, DeliveryView, HealthCheckView, InstanceView, RegisteredView, RetryView, Route, RoutesView,
+    SecretView, ServicePage, ServiceView, TestView,
 };
 
 use std::sync::Arc;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use hub_core::id::ServiceName;
 use hub_core::port::Backlog;
-use hub_core::registry::{CheckKind, Health, Instance, Service};
+use hub_core::registry::{CheckKind, Instance, Service};
 use hub_core::time::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::health_view::{HealthView, ServiceStatus};
 use crate::v1::message::AttemptView;
 
 /// A service.
@@ -53,76 +54,6 @@ pub struct ServiceView {
     /// When it was changed last (health not counted).
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
-}
-
-/// How a service fares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ServiceStatus {
-    /// Every instance that is not under maintenance passes.
-    Passing,
-    /// Some instance is busy or critical, but not all are critical.
-    Warning,
-    /// No instance can take deliveries.
-    Critical,
-    /// All instances are under maintenance.
-    Maintenance,
-}
-
-impl ServiceStatus {
-    /// From the instances.
-    #[must_use]
-    pub fn of(service: &Service) -> Self {
-        let standing = || service.instances.values().filter(|instance| !instance.maintenance);
-        if service.instances.is_empty() {
-            return Self::Critical;
-        }
-        if standing().next().is_none() {
-            return Self::Maintenance;
-        }
-        if standing().all(|instance| instance.health == Health::Passing) {
-            return Self::Passing;
-        }
-        if standing().all(|instance| instance.health == Health::Critical) {
-            Self::Critical
-        } else {
-            Self::Warning
-        }
-    }
-
-    /// From its word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        match word {
-            "passing" => Some(Self::Passing),
-            "warning" => Some(Self::Warning),
-            "critical" => Some(Self::Critical),
-            "maintenance" => Some(Self::Maintenance),
-            _ => None,
-        }
-    }
-}
-
-/// How an instance fares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum HealthView {
-    /// It answers.
-    Passing,
-    /// It answers that it is busy.
-    Warning,
-    /// It does not answer, or not well.
-    Critical,
-}
-
-impl From<Health> for HealthView {
-    fn from(health: Health) -> Self {
-        match health {
-            Health::Passing => Self::Passing,
-            Health::Warning => Self::Warning,
-            Health::Critical => Self::Critical,
-        }
-    }
 }
 
 /// A running copy of a service.
@@ -329,87 +260,6 @@ impl From<&Service> for RoutesView {
             instances: service.deliverable().map(route).collect(),
         }
     }
-}
-
-/// How a service and each of its instances fare.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ServiceHealth {
-    /// The service.
-    pub service: String,
-    /// How it fares.
-    pub status: ServiceStatus,
-    /// So few instances look healthy that all are used.
-    pub protected: bool,
-    /// Each instance.
-    pub instances: Vec<InstanceHealth>,
-}
-
-/// How an instance fares.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct InstanceHealth {
-    /// The instance.
-    pub id: String,
-    /// Its base URL.
-    pub url: String,
-    /// What the checks say.
-    pub health: HealthView,
-    /// Taken out by an operator.
-    pub maintenance: bool,
-    /// When `health` changed last.
-    #[schema(value_type = String, format = DateTime)]
-    pub health_since: Timestamp,
-}
-
-impl From<&Service> for ServiceHealth {
-    fn from(service: &Service) -> Self {
-        let health = |instance: &Instance| InstanceHealth {
-            id: instance.id.to_string(),
-            url: instance.url.to_string(),
-            health: instance.health.into(),
-            maintenance: instance.maintenance,
-            health_since: instance.health_since,
-        };
-        Self {
-            service: service.name.to_string(),
-            status: ServiceStatus::of(service),
-            protected: service.is_protected(),
-            instances: service.instances.values().map(health).collect(),
-        }
-    }
-}
-
-/// How one service fares, in short.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct HealthSummary {
-    /// The service.
-    pub service: String,
-    /// How it fares.
-    pub status: ServiceStatus,
-    /// Instances that may get deliveries.
-    pub available: usize,
-    /// All instances.
-    pub total: usize,
-}
-
-impl From<&Service> for HealthSummary {
-    fn from(service: &Service) -> Self {
-        Self {
-            service: service.name.to_string(),
-            status: ServiceStatus::of(service),
-            available: service.deliverable().count(),
-            total: service.instances.len(),
-        }
-    }
-}
-
-/// How the services fare, by name.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct HealthSummaryPage {
-    /// Each service.
-    pub items: Vec<HealthSummary>,
-    /// Where the next page starts; null at the end.
-    #[schema(required = true)]
-    pub next_cursor: Option<String>,
 }
 
 /// What waits for a service, from counters.
