@@ -11,7 +11,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-/// A call that has no answer after this has none.
+/// A call that has no answer after this has none, unless the client was told otherwise.
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// The key of all clusters under test.
@@ -63,6 +63,7 @@ impl Answer {
 pub struct Client {
     http: Http<HttpConnector, Full<Bytes>>,
     token: String,
+    limit: Duration,
 }
 
 impl Client {
@@ -79,7 +80,13 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(Duration::from_secs(3)));
-        Ok(Self { http: Http::builder(TokioExecutor::new()).build(connector), token })
+        Ok(Self { http: Http::builder(TokioExecutor::new()).build(connector), token, limit: LIMIT })
+    }
+
+    /// The same client, but a call that has no answer after `limit` has none.
+    #[must_use]
+    pub fn with_limit(&self, limit: Duration) -> Self {
+        Self { limit, ..self.clone() }
     }
 
     /// One call. `key` is the Idempotency-Key.
@@ -109,7 +116,8 @@ impl Client {
             let bytes = response.into_body().collect().await?.to_bytes();
             anyhow::Ok((status, bytes))
         };
-        let (status, bytes) = tokio::time::timeout(LIMIT, exchange).await.context("no answer in time")??;
+        let (status, bytes) =
+            tokio::time::timeout(self.limit, exchange).await.context("no answer in time")??;
         let as_text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
         Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| as_text()) })
     }

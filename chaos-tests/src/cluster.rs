@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -127,29 +129,29 @@ impl Cluster {
         .await
     }
 
-    /// The place in `nodes` of the leader of `messages`, as a majority of the running nodes say.
+    /// The place in `nodes` of the leader of `messages`, as a majority of the nodes say. Nodes that do not answer are not
+    /// waited for.
     ///
     /// # Errors
     /// There is none in time.
     pub async fn messages_leader(&self) -> anyhow::Result<usize> {
         wait::until("a leader of messages is known", READY, async || {
-            let mut named = Vec::new();
-            for index in 0..self.nodes.len() {
-                let Ok(Ok(view)) = tokio::time::timeout(Duration::from_secs(2), self.view(index)).await
-                else {
-                    continue;
-                };
+            let looks = (0..self.nodes.len())
+                .map(|index| tokio::time::timeout(Duration::from_secs(2), self.view(index)));
+            let mut views: FuturesUnordered<_> = looks.collect();
+            let mut named: Vec<String> = Vec::new();
+            while let Some(view) = views.next().await {
+                let Ok(Ok(view)) = view else { continue };
                 let leader = view.groups.messages.leader;
-                let url =
-                    view.nodes.iter().find(|node| Some(node.id) == leader).map(|node| node.rest_url.clone());
-                named.extend(url);
+                let leader = view.nodes.into_iter().find(|node| Some(node.id) == leader);
+                let Some(url) = leader.map(|node| node.rest_url) else { continue };
+                named.push(url.trim_end_matches('/').to_owned());
+                let chosen = named.last();
+                if named.iter().filter(|other| Some(*other) == chosen).count() > self.nodes.len() / 2 {
+                    return Ok(self.urls()?.iter().position(|url| Some(url) == chosen));
+                }
             }
-            let majority = self.nodes.len() / 2 + 1;
-            let chosen =
-                named.iter().find(|url| named.iter().filter(|other| other == url).count() >= majority);
-            let Some(chosen) = chosen else { return Ok(None) };
-            let urls = self.urls()?;
-            Ok(urls.iter().position(|url| url == chosen.trim_end_matches('/')))
+            Ok(None)
         })
         .await
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// How much of each log is shown when a test fails, in lines.
-const SHOWN_LINES: usize = 60;
+/// How many warnings and errors of each log are shown when a test fails.
+const SHOWN_LINES: usize = 40;
 
 /// A folder below the build's target folder. Unless the test [passes](Folder::pass) it stays, and its logs are shown.
 #[derive(Debug)]
@@ -49,7 +49,8 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Nothing here may hide the test's own outcome; a folder that stays is cleared by the next run.
+        // The test's own words come after the logs, so that they are the last to be cut off. Nothing here may hide them;
+        // a folder that stays is cleared by the next run.
         let _ = if self.passed { fs::remove_dir_all(&self.path) } else { show_logs(&self.path) };
     }
 }
@@ -73,11 +74,16 @@ fn show_logs(folder: &Path) -> io::Result<()> {
     logs.sort();
     for log in logs {
         let text = fs::read_to_string(&log)?;
-        let lines: Vec<_> = text.lines().collect();
-        writeln!(err, "--- {}", log.display())?;
+        let lines: Vec<_> = text.lines().filter(|line| matters(line)).collect();
+        writeln!(err, "--- the last warnings and errors of {}", log.display())?;
         for line in lines.iter().skip(lines.len().saturating_sub(SHOWN_LINES)) {
             writeln!(err, "{line}")?;
         }
     }
     Ok(())
+}
+
+/// A warning, an error, or something that is no log line, such as the reason for an exit.
+fn matters(line: &str) -> bool {
+    !["DEBUG", "INFO", "TRACE"].iter().any(|level| line.contains(&format!("\"level\":\"{level}\"")))
 }

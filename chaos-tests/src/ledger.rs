@@ -78,9 +78,15 @@ impl Ledger {
         open(&self.unexpected).push(what);
     }
 
-    /// Answers that should not have come.
-    pub fn complaints(&self) -> Vec<String> {
-        open(&self.unexpected).clone()
+    /// Ends the test if there was an answer that should not have come.
+    ///
+    /// # Errors
+    /// There was; the first few are told.
+    pub fn as_expected(&self) -> anyhow::Result<()> {
+        let unexpected = open(&self.unexpected);
+        let (count, first) = (unexpected.len(), unexpected.iter().take(3).collect::<Vec<_>>());
+        anyhow::ensure!(count == 0, "{count} unexpected answers, the first: {first:#?}");
+        Ok(())
     }
 
     /// A request leaves: it counts until the guard goes.

@@ -11,6 +11,9 @@ use tokio::task::JoinSet;
 use crate::client::{Answer, Client};
 use crate::ledger::{Ledger, Promise};
 
+/// A request is repeated at the next node after this, so that a node that stands still does not hold up all senders.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Before a request is repeated.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -44,7 +47,7 @@ impl Load {
         ledger: &Arc<Ledger>,
     ) -> Self {
         let shared = Arc::new(Shared {
-            client: client.clone(),
+            client: client.with_limit(PATIENCE),
             urls,
             targets: targets.iter().map(|target| (*target).to_owned()).collect(),
             ledger: ledger.clone(),

@@ -7,7 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 
@@ -170,9 +170,33 @@ impl Node {
     /// # Errors
     /// The process is gone.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill_process(self.pid()?, signal)?)
+    }
+
+    fn pid(&self) -> anyhow::Result<Pid> {
         let pid = self.child.as_ref().and_then(Child::id).context("the node does not run")?;
-        let pid = Pid::from_raw(pid.try_into()?).context("a process has a number")?;
-        Ok(kill_process(pid, signal)?)
+        Pid::from_raw(pid.try_into()?).context("a process has a number")
+    }
+
+    /// SIGSTOP, and proof that all of the process stands still.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn freeze(&self) -> anyhow::Result<()> {
+        let (pid, options) = (self.pid()?, WaitIdOptions::STOPPED | WaitIdOptions::NOHANG);
+        self.signal(Signal::STOP)?;
+        wait::until("the process stands still", Duration::from_secs(30), async || {
+            Ok(waitid(WaitId::Pid(pid), options)?.map(drop))
+        })
+        .await
+    }
+
+    /// SIGCONT: it goes on.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
     }
 
     /// Waits until a SIGKILL that was sent has worked.

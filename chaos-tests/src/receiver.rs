@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,12 +27,30 @@ pub struct Receiver {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Message id to the attempts that arrived, in order.
-    arrivals: Mutex<HashMap<String, Vec<u32>>>,
-    /// Deliveries that have arrived and have no answer yet.
-    in_flight: AtomicUsize,
+    book: Mutex<Book>,
     /// How long an answer takes, in milliseconds.
     delay: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    /// Message id to the attempts that arrived, in order.
+    arrivals: HashMap<String, Vec<u32>>,
+    /// Message ids of deliveries that have arrived and have no answer yet.
+    under_way: Vec<String>,
+}
+
+impl State {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A delivery without an answer, and how often its message had arrived when it was noted.
+#[derive(Clone, Debug)]
+pub struct UnderWay {
+    id: String,
+    arrived: usize,
 }
 
 impl Receiver {
@@ -55,19 +73,33 @@ impl Receiver {
         format!("http://{}", self.address)
     }
 
-    /// Deliveries that have arrived and have no answer yet.
+    /// How many deliveries have arrived and have no answer yet.
     pub fn in_flight(&self) -> usize {
-        self.state.in_flight.load(Ordering::SeqCst)
+        self.state.book().under_way.len()
+    }
+
+    /// Deliveries that have arrived and have no answer yet.
+    pub fn under_way(&self) -> Vec<UnderWay> {
+        let book = self.state.book();
+        let arrived = |id: &String| book.arrivals.get(id).map_or(0, Vec::len);
+        book.under_way.iter().map(|id| UnderWay { id: id.clone(), arrived: arrived(id) }).collect()
+    }
+
+    /// How many of these messages have arrived once more since.
+    pub fn repeated(&self, noted: &[UnderWay]) -> usize {
+        let book = self.state.book();
+        let again = |one: &&UnderWay| book.arrivals.get(&one.id).is_some_and(|all| all.len() > one.arrived);
+        noted.iter().filter(again).count()
     }
 
     /// How many different messages have arrived.
     pub fn distinct(&self) -> usize {
-        self.state.arrivals.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.state.book().arrivals.len()
     }
 
     /// A copy of all arrivals: message id to the attempts, in order.
     pub fn arrivals(&self) -> HashMap<String, Vec<u32>> {
-        self.state.arrivals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.book().arrivals.clone()
     }
 
     /// Changes how long an answer takes.
@@ -91,26 +123,32 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-/// Counts down however the request ends.
-struct InFlight(Arc<State>);
+/// Strikes a delivery out however it ends.
+struct InFlight(Arc<State>, String);
+
+impl InFlight {
+    fn new(state: &Arc<State>, id: String, attempt: u32) -> Self {
+        let mut book = state.book();
+        book.arrivals.entry(id.clone()).or_default().push(attempt);
+        book.under_way.push(id.clone());
+        Self(Arc::clone(state), id)
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+        let mut book = self.0.book();
+        if let Some(at) = book.under_way.iter().position(|id| *id == self.1) {
+            book.under_way.swap_remove(at);
+        }
     }
 }
 
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Infallible> {
     let header =
         |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (id, attempt) = (header("idempotency-key"), header("hub-attempt"));
-    if let Some(id) = id {
-        let attempt = attempt.and_then(|number| number.parse().ok()).unwrap_or_default();
-        let mut arrivals = state.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-        arrivals.entry(id).or_default().push(attempt);
-    }
-    state.in_flight.fetch_add(1, Ordering::SeqCst);
-    let in_flight = InFlight(state.clone());
+    let attempt = header("hub-attempt").and_then(|number| number.parse().ok()).unwrap_or_default();
+    let in_flight = header("idempotency-key").map(|id| InFlight::new(&state, id, attempt));
     let _ = request.into_body().collect().await;
     tokio::time::sleep(Duration::from_millis(state.delay.load(Ordering::Relaxed))).await;
     drop(in_flight);

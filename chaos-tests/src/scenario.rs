@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::folder::Folder;
 
 /// No scenario needs this long; one that hangs ends with its logs.
-const LIMIT: Duration = Duration::from_secs(400);
+const LIMIT: Duration = Duration::from_secs(540);
 
 /// Runs a test in a folder of its own.
 ///

@@ -33,17 +33,14 @@ pub(crate) async fn receiver(cluster: &Cluster, delay: Duration) -> anyhow::Resu
 
 /// Waits until so many messages are accepted.
 pub(crate) async fn accepted(ledger: &Ledger, count: usize) -> anyhow::Result<()> {
-    let what = format!("{count} messages are accepted");
-    wait::until(&what, LOADED, async || {
-        let complaints = ledger.complaints();
-        if complaints.is_empty() {
-            Ok((ledger.accepted() >= count).then_some(Ok(())))
-        } else {
-            Ok(Some(Err(complaints)))
+    wait::until(&format!("{count} messages are accepted"), LOADED, async || {
+        if let Err(unexpected) = ledger.as_expected() {
+            return Ok(Some(Err(unexpected)));
         }
+        anyhow::ensure!(ledger.accepted() >= count, "{} are", ledger.accepted());
+        Ok(Some(Ok(())))
     })
     .await?
-    .map_err(|complaints| anyhow::anyhow!("unexpected answers: {complaints:#?}"))
 }
 
 /// Waits until everything that is due has arrived, and gives the balance then.
