@@ -1,6 +1,7 @@
 //! Replicated groups over openraft. No other crate names openraft.
 
 mod config;
+mod failure;
 mod group;
 mod log_store;
 mod membership;
@@ -17,6 +18,7 @@ mod toy;
 mod type_config;
 
 pub use config::{GroupOptions, Profile};
+pub use failure::GroupFailure;
 pub use group::{Group, GroupStatus};
 pub use log_store::{LogOptions, OpenError};
 pub use membership::{Card, ControlGroup, JoinError, Joined, Joiner, Keeper, KeeperOptions};

@@ -128,8 +128,8 @@ fn follow_state(base: &Base, view: &View<Machine>) -> watch::Receiver<State> {
 fn watch_failure<M: StateMachine>(base: &Base, name: &'static str, group: &Group<M>) {
     let group = group.clone();
     base.tasks.once(kind(name, OnCancel::Drop), |_| async move {
-        let reason = group.failed().await;
-        Err(CodedError::new(code::IO, reason.to_string()).into())
+        let failure = group.failed().await;
+        Err(CodedError::new(failure.code, failure.reason.to_string()).into())
     });
 }
 

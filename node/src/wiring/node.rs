@@ -29,6 +29,8 @@ use crate::lifecycle::{Failure, OnCancel, OnError, Stage, TaskKind, Tasks};
 
 /// How long the others may take to say what their clocks show, at the start.
 const WALLS: Duration = Duration::from_secs(1);
+/// How long what runs may take to end after a failure: most of it waits for what failed.
+const FAILED: Duration = Duration::from_secs(1);
 /// What is kept for the end after everything else had its time.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -136,23 +138,25 @@ impl Node {
     }
 
     /// Stops within the drain limit. In order: readiness off and a moment of grace, no new work, leaderships handed
-    /// over, connections closed, the rest. After a failure there is nothing to be graceful about.
+    /// over, connections closed, the rest. After a failure there is nothing to be graceful about: it stops at once.
     pub async fn stop(self, orderly: bool) {
         let Self { base, folder, endpoints, transport, groups, steered, cluster, live, leaving } = self;
-        let deadline = base.clock.instant() + base.config.node.drain_limit;
+        let limit = base.config.node.drain_limit;
+        let deadline = base.clock.instant() + if orderly { limit } else { limit.min(FAILED) };
         cluster.stop_taking();
         leaving.announce();
         if orderly {
-            tokio::time::sleep(base.config.node.drain_delay.min(base.config.node.drain_limit)).await;
-        }
-        base.stop(Stage::Work, deadline).await;
-        if orderly {
+            tokio::time::sleep(base.config.node.drain_delay.min(limit)).await;
+            base.stop(Stage::Work, deadline).await;
             let handed = steered.iter().map(|led| {
                 hand_over(led.name, &*led.group, endpoints.node_id, &*live, &*base.clock, deadline)
             });
             futures::future::join_all(handed).await;
+            base.stop(Stage::Serve, deadline).await;
+        } else {
+            tokio::join!(base.stop(Stage::Work, deadline), base.stop(Stage::Serve, deadline));
+            base.tasks.abort();
         }
-        base.stop(Stage::Serve, deadline).await;
         let last = deadline.max(base.clock.instant() + LAST);
         base.stop(Stage::Base, last).await;
         base.tasks.abort();

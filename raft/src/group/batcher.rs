@@ -22,6 +22,8 @@ use crate::type_config::{C, EntryBytes, LeaderId, OnComplete};
 /// The most commands and bytes that share an entry.
 const ENTRY_COMMANDS: usize = 1_000;
 const ENTRY_BYTES: usize = 1 << 20;
+/// How long all places may be taken before the queue is looked through.
+const SHED: Duration = Duration::from_secs(1);
 /// No entry is larger.
 pub(super) const MAX_ENTRY: usize = 4 << 20;
 
@@ -59,7 +61,7 @@ impl<M: StateMachine> Batcher<M> {
                 let Some(item) = self.items.recv().await else { return };
                 self.held.push_back(item);
             }
-            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+            let Some(place) = self.place().await else { return };
             while let Ok(item) = self.items.try_recv() {
                 self.held.push_back(item);
             }
@@ -70,27 +72,48 @@ impl<M: StateMachine> Batcher<M> {
                         self.core.submit(cut, leader, place).await;
                     }
                 }
-                route => {
-                    self.turn_away(&route);
-                    match (route, self.cut_forward()) {
-                        (Route::There(leader), batch) if !batch.is_empty() => {
-                            let core = Arc::clone(&self.core);
-                            self.core.tasks.spawn(async move { core.forward(leader, batch, place).await });
-                        }
-                        (_, batch) => {
-                            self.held.extend(batch.into_iter().map(Item::One));
-                            drop(place);
-                            self.wait(&mut leadership).await;
-                        }
+                Route::There(leader) => {
+                    self.turn_away(Some(leader));
+                    let batch = self.cut_forward();
+                    if !batch.is_empty() {
+                        let core = Arc::clone(&self.core);
+                        self.core.tasks.spawn(async move { core.forward(leader, batch, place).await });
                     }
+                }
+                Route::Nowhere => {
+                    drop(place);
+                    self.turn_away(None);
+                    self.wait(&mut leadership).await;
                 }
             }
         }
     }
 
+    /// A place for an entry. It may be long until one is free: what nobody waits for any more must not pile up meanwhile.
+    async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            let free = Arc::clone(&self.places).acquire_owned();
+            if let Ok(place) = tokio::time::timeout(SHED, free).await {
+                return place.ok();
+            }
+            while let Ok(item) = self.items.try_recv() {
+                self.held.push_back(item);
+            }
+            self.shed();
+        }
+    }
+
+    /// Throws away what nobody waits for: callers give up by themselves.
+    fn shed(&mut self) {
+        self.held.retain(|item| match item {
+            Item::One(Pending { waiter, .. }) => !waiter.ticket.is_cancelled() && !waiter.reply.is_closed(),
+            Item::Together(group) => !group.ticket.is_cancelled() && !group.reply.is_closed(),
+        });
+    }
+
     fn route(&self) -> Route {
         if let Some(leader) = self.core.leading() {
-            return Route::Here(leader);
+            return if self.core.heard.is_lost() { Route::Nowhere } else { Route::Here(leader) };
         }
         match self.core.leadership.borrow().leader {
             Some(leader) if leader != self.core.transport.node() => Route::There(leader),
@@ -98,12 +121,9 @@ impl<M: StateMachine> Batcher<M> {
         }
     }
 
-    /// Nothing can be sent: waits for a leader. Callers give up by themselves; what they left is thrown away.
+    /// Nothing can be sent: waits for a leader.
     async fn wait(&mut self, leadership: &mut tokio::sync::watch::Receiver<hub_core::port::Leadership>) {
-        self.held.retain(|item| match item {
-            Item::One(pending) => !pending.waiter.ticket.is_cancelled(),
-            Item::Together(group) => !group.ticket.is_cancelled(),
-        });
+        self.shed();
         if self.held.is_empty() {
             return;
         }
@@ -120,8 +140,7 @@ impl<M: StateMachine> Batcher<M> {
     }
 
     /// Ends what may only be written here.
-    fn turn_away(&mut self, route: &Route) {
-        let leader = if let Route::There(leader) = route { Some(*leader) } else { None };
+    fn turn_away(&mut self, leader: Option<NodeId>) {
         for item in std::mem::take(&mut self.held) {
             match item {
                 Item::One(pending) if pending.waiter.forwarded => {

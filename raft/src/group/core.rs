@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use hub_core::error::code;
 use hub_core::id::NodeId;
 use hub_core::port::{Clock, Leadership, Stamper, StateMachine};
 use openraft::Raft;
@@ -13,10 +14,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admission::Admission;
 use super::batcher::Batcher;
-use super::leadership;
+use super::leadership::{self, Heard};
 use super::proposal::Item;
 use super::read::ReadGate;
 use crate::config::GroupOptions;
+use crate::failure::{FirstFault, GroupFailure};
 use crate::log_store::{LogHandle, LogStore, OpenError};
 use crate::metrics::{GroupMetrics, LiveMetrics};
 use crate::network::{Network, Transport};
@@ -35,11 +37,13 @@ pub(crate) struct Core<M: StateMachine> {
     pub(crate) metrics: Arc<GroupMetrics>,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) applied: Applied,
+    pub(super) heard: Arc<Heard>,
     pub(super) admission: Arc<Admission>,
     pub(super) queue: mpsc::UnboundedSender<Item<M::Command>>,
     pub(super) reads: ReadGate,
     pub(crate) tasks: Tasks,
-    pub(super) failure: watch::Sender<Option<Arc<str>>>,
+    pub(super) fault: FirstFault,
+    pub(super) failure: watch::Sender<Option<GroupFailure>>,
     pub(super) stopping: AtomicBool,
     pub(super) log_closed: Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -56,7 +60,7 @@ impl<M: StateMachine> Clone for Group<M> {
 }
 
 fn start_error(group: &str, reason: impl ToString) -> OpenError {
-    OpenError::Start { group: group.to_owned(), reason: reason.to_string() }
+    OpenError::Start { group: group.to_owned(), reason: reason.to_string(), code: code::INTERNAL }
 }
 
 async fn open_log(options: &GroupOptions) -> Result<(LogStore, oneshot::Receiver<()>), OpenError> {
@@ -87,12 +91,13 @@ impl<M: StateMachine> Group<M> {
             metrics: Arc::clone(&metrics),
             running: Arc::clone(&running),
             copies: options.copies_dir.clone(),
+            fault: log.fault(),
         };
         let adapter = Adapter::open(machine, parts).await;
         let (adapter, applied) =
             adapter.map_err(|source| OpenError::Io { path: options.copies_dir.clone(), source })?;
         check_reach(&options, &log, &applied)?;
-        let log_handle = log.handle();
+        let (log_handle, fault) = (log.handle(), log.fault());
         let config = options.openraft().map_err(|error| start_error(&name, error))?;
         let network = Network {
             transport: Arc::clone(&transport.inner),
@@ -100,7 +105,12 @@ impl<M: StateMachine> Group<M> {
             metrics: Arc::clone(&metrics),
         };
         let raft = Raft::build(transport.node().0, config, network, log, adapter).await;
-        let raft = raft.map_err(|error| start_error(&name, error))?;
+        // What is committed is applied here.
+        let raft = raft.map_err(|error| OpenError::Start {
+            group: name.to_string(),
+            reason: error.to_string(),
+            code: fault.code().unwrap_or(code::INTERNAL),
+        })?;
         running.store(true, Ordering::Release);
         raft.run();
         let (queue, items) = mpsc::unbounded_channel();
@@ -113,11 +123,13 @@ impl<M: StateMachine> Group<M> {
             clock: Arc::clone(&transport.inner.clock),
             stamper,
             leadership: leadership_rx,
+            heard: Arc::new(Heard::new(transport.inner.clock.instant())),
             applied,
             admission,
             queue,
             reads: ReadGate::default(),
             tasks: Tasks::new(),
+            fault,
             failure: watch::Sender::new(None),
             stopping: AtomicBool::new(false),
             log_closed: Mutex::new(Some(log_closed)),
@@ -159,12 +171,10 @@ impl<M: StateMachine> Group<M> {
     }
 
     /// Ends when the group cannot go on: what happened. The process must stop then.
-    pub async fn failed(&self) -> Arc<str> {
+    pub async fn failed(&self) -> GroupFailure {
         let mut failure = self.core.failure.subscribe();
-        match failure.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_else(|| "group has failed".into()),
-            Err(_) => "group is gone".into(),
-        }
+        let failed = failure.wait_for(Option::is_some).await.ok().and_then(|failure| failure.clone());
+        failed.unwrap_or_else(|| GroupFailure { code: code::INTERNAL, reason: "group is gone".into() })
     }
 
     /// Makes a checkpoint now, so that the log can be purged up to it.
@@ -180,12 +190,19 @@ impl<M: StateMachine> Group<M> {
 /// The log must reach back to what the state has applied, or nothing can bring the state up.
 fn check_reach(options: &GroupOptions, log: &LogStore, applied: &Applied) -> Result<(), OpenError> {
     let applied = applied.borrow().as_ref().map(crate::type_config::LogId::index);
-    match log.purged_index() {
-        Some(purged) if applied.is_none_or(|applied| applied < purged) => Err(OpenError::Damaged {
-            what: "state",
-            path: options.log_dir.clone(),
-            detail: format!("it reaches to entry {applied:?}, but the log begins after entry {purged}"),
-        }),
+    let path = options.log_dir.clone();
+    match (log.purged_index(), applied) {
+        (Some(purged), applied) if applied.is_none_or(|applied| applied < purged) => {
+            let applied =
+                applied.map_or_else(|| "nowhere".to_owned(), |applied| format!("to entry {applied}"));
+            let detail = format!("it reaches {applied}, but the log begins after entry {purged}");
+            Err(OpenError::Damaged { what: "state", path, detail })
+        }
+        // Votes and acknowledgements went with it: a node that forgot them could give them twice.
+        (None, Some(applied)) if log.is_virgin() => {
+            let detail = format!("it is empty, but the state has applied entry {applied}");
+            Err(OpenError::Damaged { what: "log", path, detail })
+        }
         _ => Ok(()),
     }
 }
@@ -239,6 +256,7 @@ impl<M: StateMachine> Core<M> {
             if let Err(error) = handle.keep_mark(delay).await
                 && let Some(core) = core.upgrade()
             {
+                core.fault.note_io(&error);
                 core.fail(format!("the log's synced mark cannot be written: {error}"));
             }
         });
@@ -254,10 +272,11 @@ impl<M: StateMachine> Core<M> {
         if self.stopping.load(Ordering::Acquire) {
             return;
         }
-        tracing::error!(group = %self.options.name, %reason, "group has failed");
+        let code = self.fault.code().unwrap_or(code::INTERNAL);
+        tracing::error!(group = %self.options.name, %code, %reason, "group has failed");
         self.failure.send_if_modified(|failure| {
             let first = failure.is_none();
-            failure.get_or_insert_with(|| reason.into());
+            failure.get_or_insert_with(|| GroupFailure { code, reason: reason.into() });
             first
         });
     }

@@ -8,16 +8,17 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use hub_core::codec::{Command, Decoded, Envelope};
 use hub_core::id::NodeId;
-use hub_core::port::{ProposeError, SnapshotFile, StateMachine, Submitted};
+use hub_core::port::{Clock, ProposeError, SnapshotFile, StateMachine, Submitted};
 use openraft::raft::{
-    AppendEntriesRequest, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
-    VoteResponse,
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
 use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::core::Core;
+use super::leadership::Heard;
 use super::proposal::{Item, Outcome, Pending, Ticket, Waiter};
 use crate::network::{Endpoint, Parts};
 use crate::proto::{self as pb, Malformed};
@@ -78,6 +79,13 @@ fn result_of(outcome: Result<Outcome, oneshot::error::RecvError>) -> pb::Proposa
         Err(_) => R::Unknown("the leader is stopping".to_owned()),
     };
     pb::ProposalResult { result: Some(result) }
+}
+
+/// What was not refused came from the leader.
+fn note_leader<E>(answer: &Result<StreamAppendResult<C>, E>, heard: &Heard, clock: &dyn Clock) {
+    if matches!(answer, Ok(Ok(_) | Err(StreamAppendError::Conflict(_)))) {
+        heard.note(clock.instant());
+    }
 }
 
 impl<M: StateMachine> Core<M> {
@@ -151,14 +159,22 @@ impl<M: StateMachine> Endpoint for Core<M> {
         &self,
         requests: BoxStream<'static, AppendEntriesRequest<C>>,
     ) -> BoxStream<'static, Result<StreamAppendResult<C>, Status>> {
-        self.raft.stream_append(requests).map(|result| result.map_err(fatal)).boxed()
+        let (clock, heard) = (Arc::clone(&self.clock), Arc::clone(&self.heard));
+        let answers = self.raft.stream_append(requests).map(move |result| {
+            note_leader(&result, &heard, &*clock);
+            result.map_err(fatal)
+        });
+        answers.boxed()
     }
 
     async fn heartbeat(&self, request: AppendEntriesRequest<C>) -> Result<StreamAppendResult<C>, Status> {
         let one = futures::stream::once(async move { request }).boxed();
         let mut answers = self.raft.stream_append(one).boxed();
         match answers.next().await {
-            Some(answer) => answer.map_err(fatal),
+            Some(answer) => {
+                note_leader(&answer, &self.heard, &*self.clock);
+                answer.map_err(fatal)
+            }
             None => Err(Status::unavailable("group is stopping")),
         }
     }

@@ -8,7 +8,7 @@ use hub_core::port::StateMachine;
 
 use super::core::Group;
 
-/// Closing the log waits for a sync under way, at most this long.
+/// Closing waits for writes and syncs under way, at most this long each.
 const CLOSE: Duration = Duration::from_secs(5);
 
 impl<M: StateMachine> Group<M> {
@@ -17,8 +17,12 @@ impl<M: StateMachine> Group<M> {
         let core = self.core;
         core.stopping.store(true, Ordering::Release);
         core.transport.inner.unregister(&core.options.name);
-        if let Err(error) = core.raft.shutdown().await {
-            tracing::warn!(group = %core.options.name, %error, "consensus layer did not end well");
+        match tokio::time::timeout(CLOSE, core.raft.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(group = %core.options.name, %error, "consensus layer did not end well");
+            }
+            Err(_) => tracing::warn!(group = %core.options.name, "consensus layer did not end in time"),
         }
         core.tasks.stop().await;
         let closed = core.log_closed.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::codec::{DiskLogId, DiskPayload, DiskVote, NoUserData};
 use super::mark::Mark;
+use crate::failure::FirstFault;
 use crate::type_config::C;
 
 /// The types of the log below.
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     /// Rings when the mark has moved, and when the log is closed.
     pub(super) marked: Arc<Notify>,
     pub(super) stats: SyncStats,
+    pub(super) fault: FirstFault,
     /// Lets tests see what a disk that fails does.
     #[cfg(test)]
     pub(super) broken: std::sync::atomic::AtomicBool,
@@ -97,6 +99,7 @@ impl Shared {
             mark,
             marked: Arc::new(Notify::new()),
             stats: SyncStats::default(),
+            fault: FirstFault::default(),
             #[cfg(test)]
             broken: std::sync::atomic::AtomicBool::default(),
             _open: open,
@@ -112,6 +115,14 @@ impl Shared {
 
     /// Runs `change` on the log, and syncs it if `flushed` is given; `flushed` is called when the sync has ended.
     pub(super) fn write(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut RaftLog<Types>) -> io::Result<()>,
+        flushed: Option<IOFlushed<C>>,
+    ) -> io::Result<()> {
+        self.try_write(change, flushed).inspect_err(|error| self.fault.note_io(error))
+    }
+
+    fn try_write(
         self: &Arc<Self>,
         change: impl FnOnce(&mut RaftLog<Types>) -> io::Result<()>,
         flushed: Option<IOFlushed<C>>,
@@ -194,6 +205,7 @@ impl Shared {
 
     /// After a failed sync the kernel may have dropped what was not written: nothing may be tried again.
     fn fail(&self, error: &io::Error, batch: Vec<IOFlushed<C>>) {
+        self.fault.note_io(error);
         tracing::error!(%error, "log sync failed, the group stops");
         let waiting = {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,12 +235,48 @@ pub(super) struct Synced {
 impl raft_log::Callback for Synced {
     #[expect(clippy::disallowed_methods, reason = "measures how long the disk takes")]
     fn send(mut self, result: io::Result<()>) {
-        let Some(shared) = self.shared.take() else { return };
         let took = std::time::Instant::now().saturating_duration_since(self.started);
-        shared.sync_ended(std::mem::take(&mut self.batch), self.end, took, result);
+        let end = self.end;
+        self.end(|shared, batch| shared.sync_ended(batch, end, took, result));
+    }
+}
+
+impl Synced {
+    fn end(&mut self, tell: impl FnOnce(&Arc<Shared>, Vec<IOFlushed<C>>)) {
+        let Some(shared) = self.shared.take() else { return };
+        tell(&shared, std::mem::take(&mut self.batch));
         // Closing the log joins this very thread: leave that to another one.
         if let Some(last) = Arc::into_inner(shared) {
             std::thread::spawn(move || drop(last));
         }
+    }
+}
+
+impl Drop for Synced {
+    /// The syncing thread has ended before this sync: whoever waits for it must hear that.
+    fn drop(&mut self) {
+        let error = io::Error::other("the log's writer has ended");
+        self.end(|shared, batch| shared.fail(&error, batch));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::type_config::TypeConfigExt;
+
+    use super::super::open::{LogOptions, open};
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_a_sync_that_never_runs_hears_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shared, _closed) = open(dir.path(), &LogOptions::default()).unwrap();
+        let (done, wait) = C::oneshot();
+        let batch = vec![IOFlushed::signal(done)];
+        #[expect(clippy::disallowed_methods, reason = "the test needs some instant")]
+        let started = std::time::Instant::now();
+        drop(Synced { shared: Some(Arc::clone(&shared)), batch, end: 1, started });
+        assert!(wait.await.unwrap().is_err());
+        assert!(shared.check().is_err(), "nothing is written after it");
     }
 }

@@ -61,6 +61,8 @@ pub enum OpenError {
         group: String,
         /// Why.
         reason: String,
+        /// What kind of error.
+        code: Code,
     },
 }
 
@@ -72,7 +74,7 @@ impl OpenError {
             Self::Damaged { .. } => code::DAMAGED,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => code::DISK_FULL,
             Self::Io { .. } => code::IO,
-            Self::Start { .. } => code::INTERNAL,
+            Self::Start { code, .. } => *code,
         }
     }
 }

@@ -15,6 +15,7 @@ use super::codec::{DiskLogId, DiskPayload};
 use super::flush::{Shared, SyncStats};
 use super::open::{LogOptions, OpenError, open};
 use super::reader::LogReader;
+use crate::failure::FirstFault;
 use crate::type_config::{C, Entry, LogId, Vote};
 
 /// The log of one group.
@@ -38,6 +39,18 @@ impl LogStore {
 
     pub(crate) fn purged_index(&self) -> Option<u64> {
         self.shared.read().log_state().purged().map(|id| id.index)
+    }
+
+    /// Nothing was ever written to it: no entry, no vote.
+    pub(crate) fn is_virgin(&self) -> bool {
+        let log = self.shared.read();
+        let state = log.log_state();
+        state.last().is_none() && state.purged().is_none() && state.vote().is_none()
+    }
+
+    /// What first went wrong with it.
+    pub(crate) fn fault(&self) -> FirstFault {
+        self.shared.fault.clone()
     }
 
     pub(crate) fn handle(&self) -> LogHandle {

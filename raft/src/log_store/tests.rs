@@ -19,6 +19,7 @@ use prometheus::Registry;
 use tempfile::TempDir;
 
 use super::{LogOptions, LogStore, OpenError};
+use crate::failure::FirstFault;
 use crate::metrics::GroupMetrics;
 use crate::state_machine::{Adapter, AdapterParts, MemoryOptions, MemoryState};
 use crate::toy::Toy;
@@ -38,6 +39,7 @@ impl StoreBuilder<C, LogStore, Adapter<MemoryState<Toy>>, TempDir> for Builder {
             metrics: Arc::new(GroupMetrics::register(&Registry::new(), "test").unwrap()),
             running: Arc::new(AtomicBool::new(true)),
             copies: dir.path().join("copies"),
+            fault: FirstFault::default(),
         };
         let (adapter, _) = Adapter::open(machine, parts).await.unwrap();
         Ok((dir, log, adapter))

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
-use hub_core::codec::{Batch, Reply, decode_batch};
+use hub_core::codec::{Batch, CodecError, Reply, decode_batch};
+use hub_core::error::code;
 use hub_core::port::{AppliedMark, Entry as CoreEntry, SnapshotFile, StateMachine, StateMachineError};
 use hub_core::time::Timestamp;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
@@ -16,6 +17,7 @@ use prost::Message;
 use tokio::sync::watch;
 
 use super::copy::{CopyFile, Export, SnapshotSource, clean_folder};
+use crate::failure::FirstFault;
 use crate::log_store::payload_bytes;
 use crate::metrics::GroupMetrics;
 use crate::proto::{self as pb, state_from, state_to};
@@ -35,6 +37,8 @@ pub(crate) struct AdapterParts {
     pub(crate) running: Arc<AtomicBool>,
     /// Where copies are made.
     pub(crate) copies: PathBuf,
+    /// Told what goes wrong.
+    pub(crate) fault: FirstFault,
 }
 
 /// Lets openraft share the adapter between threads although the machine may not be: it is only ever reached through `&mut`.
@@ -64,7 +68,7 @@ impl<M: StateMachine> Adapter<M> {
         clean_folder(&parts.copies)?;
         let (applied, membership) = read_mark(&machine.applied())?;
         // Only what is certainly durable may be purged from the log.
-        let mark = machine.checkpoint().await.map_err(machine_error)?;
+        let mark = machine.checkpoint().await.map_err(|error| parts.failed(error))?;
         let checkpoint = meta_of(&mark)?;
         let (applied, watch) = watch::channel(applied);
         let machine = Exclusive(Mutex::new(machine));
@@ -82,7 +86,8 @@ impl<M: StateMachine> Adapter<M> {
         }
         let opaque = Bytes::from(state_to(Some(&last), &self.membership).encode_to_vec());
         let mark = AppliedMark { index: last.index(), opaque };
-        let replies = self.machine.get().apply(entries, mark).await.map_err(machine_error)?;
+        let applied = self.machine.get().apply(entries, mark).await;
+        let replies = applied.map_err(|error| self.parts.failed(error))?;
         self.applied.send_replace(Some(last));
         if replies.len() != wanted.len() {
             return Err(io::Error::other(
@@ -112,12 +117,9 @@ impl<M: StateMachine> Adapter<M> {
                 Ok((empty, Vec::new()))
             }
             Payload::Normal(EntryBytes(bytes)) => {
-                let Batch { now, commands } = decode_batch::<M::Command>(bytes).map_err(|error| {
-                    io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        format!("log entry {index} cannot be applied: {error}"),
-                    )
-                })?;
+                let decoded = decode_batch::<M::Command>(bytes);
+                let Batch { now, commands } =
+                    decoded.map_err(|error| self.parts.unreadable(index, &error))?;
                 let skipped: Vec<bool> = commands.iter().map(Option::is_none).collect();
                 let count = skipped.iter().filter(|skipped| **skipped).count();
                 self.parts.metrics.skipped.inc_by(count as u64);
@@ -130,8 +132,10 @@ impl<M: StateMachine> Adapter<M> {
     }
 
     async fn make_checkpoint(&mut self) -> Result<SnapshotMeta, io::Error> {
-        let mark = self.machine.get().checkpoint().await.map_err(machine_error)?;
-        self.checkpoint = meta_of(&mark)?;
+        let made = self.machine.get().checkpoint().await;
+        self.checkpoint = meta_of(&made.map_err(|error| self.parts.failed(error))?)?;
+        // A copy from before it is of no use any more: the log may be purged beyond it.
+        self.copy.take_if(|(meta, _)| meta.last_log_id < self.checkpoint.last_log_id);
         Ok(self.checkpoint.clone())
     }
 
@@ -164,8 +168,18 @@ fn weave<R: Reply>(skipped: &[bool], replies: Vec<R>) -> Replies {
         .collect()
 }
 
-fn machine_error(error: StateMachineError) -> io::Error {
-    io::Error::other(error)
+impl AdapterParts {
+    fn failed(&self, error: StateMachineError) -> io::Error {
+        self.fault.note_machine(&error);
+        io::Error::other(error)
+    }
+
+    fn unreadable(&self, index: u64, error: &CodecError) -> io::Error {
+        let newer = matches!(error, CodecError::Unknown { .. });
+        self.fault.note(if newer { code::NEWER_DATA } else { code::DAMAGED });
+        let text = format!("log entry {index} cannot be applied: {error}");
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    }
 }
 
 fn read_mark(mark: &AppliedMark) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -242,7 +256,8 @@ impl<M: StateMachine> RaftStateMachine<C> for Adapter<M> {
             SnapshotSource::Mark => return Err(io::Error::other("a mark alone cannot be installed")),
         };
         let file = SnapshotFile { mark: mark_of(meta), ..copy.file.clone() };
-        self.machine.get().install(file).await.map_err(machine_error)?;
+        let installed = self.machine.get().install(file).await;
+        installed.map_err(|error| self.parts.failed(error))?;
         self.membership = meta.last_membership.clone();
         self.checkpoint = meta.clone();
         self.copy = None;

@@ -130,6 +130,39 @@ async fn without_a_majority_the_answer_is_that_nothing_was_written() {
     last.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_left_of_a_lost_majority_knows_no_leader() {
+    for leads in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut nodes = three(dir.path(), |_| {}).await;
+        let leader = nodes[0].leader().await;
+        let left = nodes.iter().map(Node::id).find(|id| (*id == leader) == leads).unwrap();
+        let left = take(&mut nodes, left);
+        stop_all(nodes).await;
+        until("no leader", || async { left.toys.leadership().leader.is_none().then_some(()) }).await;
+        assert!(!left.toys.leadership().ready);
+        // Nothing was sent anywhere, and that is said.
+        let refused = left.toys.propose(set("never", "value"), later(Duration::from_millis(500))).await;
+        assert_eq!(refused, Err(ProposeError::NoLeader), "led before: {leads}");
+        left.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_leader_stays_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = three(dir.path(), |_| {}).await;
+    let changes = || nodes.iter().map(|node| node.counter("hub_raft_leader_changes_total")).sum::<f64>();
+    until("quiet", || async {
+        let before = changes();
+        // Longer than a silent leader is believed in. A busy machine may still cause an election.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        (changes() - before == 0.0).then_some(())
+    })
+    .await;
+    stop_all(nodes).await;
+}
+
 fn card(node: Option<NodeId>, cluster: Option<u128>) -> Card {
     Card {
         node,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hub_core::error::code;
 use hub_core::id::RequestId;
 use hub_core::port::{ProposeError, Replicator, Submitted};
 use uuid::Uuid;
@@ -49,6 +50,20 @@ async fn keeps_it_in_a_checkpoint_when_the_log_is_purged() {
     std::fs::remove_file(plan.dir.join("toys/state/state.snapshot")).unwrap();
     let reopened = spawn(Node::reopen(plan)).await;
     assert!(reopened.is_err(), "the node starts with a hole in its state");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_was_taken_away_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = lone(&dir).await;
+    node.set("key", "value").await.unwrap();
+    node.toys.checkpoint().await.unwrap();
+    until("a checkpoint", || async { (node.toys.status().snapshot_index > 0).then_some(()) }).await;
+    let plan = node.stop().await;
+    // Its votes went with it: it could vote twice.
+    std::fs::remove_dir_all(plan.dir.join("toys/log")).unwrap();
+    let reopened = spawn(Node::reopen(plan)).await;
+    assert!(reopened.is_err(), "the node starts without its votes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -111,8 +126,9 @@ async fn an_unknown_command_is_skipped_or_ends_the_group() {
     assert_eq!(node.counter("hub_raft_skipped_entries_total"), 1.0);
     let fatal = node.toys.propose(unknown(false), later(Duration::from_secs(20))).await;
     assert!(matches!(fatal, Err(ProposeError::Unknown(_))), "{fatal:?}");
-    let reason = tokio::time::timeout(LONG, node.toys.failed()).await.unwrap();
-    assert!(reason.contains("version 9"), "{reason}");
+    let failure = tokio::time::timeout(LONG, node.toys.failed()).await.unwrap();
+    assert!(failure.reason.contains("version 9"), "{failure:?}");
+    assert_eq!(failure.code, code::NEWER_DATA);
     assert_eq!(node.set("late", "value").await, Err(ProposeError::Stopped));
     node.stop().await;
 }

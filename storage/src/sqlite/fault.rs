@@ -1,5 +1,7 @@
 //! What can go wrong beneath the store, and what it means to the ports above.
 
+use std::io;
+
 use hub_core::port::{StateMachineError, StoreError};
 
 /// A failure of the database or its files.
@@ -21,7 +23,7 @@ pub enum Fault {
         during: &'static str,
         /// Why it failed.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// What is stored contradicts itself or its checksum.
     #[error("stored data is damaged: {0}")]
@@ -31,21 +33,24 @@ pub enum Fault {
 impl Fault {
     pub(crate) fn sql(during: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| {
-            let damaged = match &source {
+            let primary = match &source {
                 sqlx::Error::Database(error) => {
-                    // SQLITE_CORRUPT and SQLITE_NOTADB, with their extended codes.
+                    // Without what extended codes add.
                     error.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff)
                 }
                 _ => None,
             };
-            match damaged {
+            match primary {
+                // SQLITE_FULL.
+                Some(13) => Self::File { during, source: io::Error::new(io::ErrorKind::StorageFull, source) },
+                // SQLITE_CORRUPT and SQLITE_NOTADB.
                 Some(11 | 26) => Self::Corrupt(format!("{source} (during {during})")),
                 _ => Self::Sql { during, source },
             }
         }
     }
 
-    pub(crate) fn file(during: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn file(during: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File { during, source }
     }
 
