@@ -70,7 +70,7 @@ fn things_to_try(cluster: &DevCluster, demo: bool) -> Result<String, Failure> {
     };
     put("\nSend a message through any node:");
     put(&format!(
-        "  curl -sS {last}/api/v1/messages{} \\",
+        "  curl -sS '{last}/api/v1/messages{}' \\",
         if demo { "" } else { "?allow_unregistered=true" }
     ));
     if let Some(token) = token {

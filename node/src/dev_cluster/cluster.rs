@@ -43,8 +43,8 @@ impl DevCluster {
     /// # Errors
     /// When a node does not start or the cluster does not form in time.
     pub async fn start(options: &Options) -> Result<Self, Error> {
-        let ports = ports(options)?;
         let folder = Folder::open(options.data.as_deref(), options.nodes)?;
+        let ports = ports(options, &folder)?;
         let key = folder.key()?;
         let mut cluster = Self { nodes: Vec::new(), ids: Vec::new(), key, auth: options.auth, folder };
         let deadline = source::instant() + options.ready_within;
@@ -59,6 +59,8 @@ impl DevCluster {
         for number in 2..=options.nodes {
             cluster.listening(number, deadline).await?;
         }
+        let taken: Vec<_> = cluster.nodes.iter().map(Node::ports).collect();
+        cluster.folder.keep_ports(&taken)?;
         let addresses: Vec<String> =
             cluster.nodes.iter().filter_map(|node| Some(node.endpoints()?.raft_addr.clone())).collect();
         for node in &mut cluster.nodes {
@@ -74,7 +76,7 @@ impl DevCluster {
     fn plan(&self, options: &Options, number: usize, rest_port: u16, raft_port: u16) -> Plan {
         let first = self.nodes.first().and_then(Node::endpoints).map(|endpoints| endpoints.raft_addr.clone());
         let mut arguments: Vec<String> =
-            ["--log-format", "text", "--set", "node.drain_delay=0s", "--set", "node.drain_limit=5s"]
+            ["--log-format", "text", "--set", "node.drain_delay=0s", "--set", "node.drain_limit=2s"]
                 .map(str::to_owned)
                 .to_vec();
         if options.nodes == 2 {
@@ -249,7 +251,33 @@ impl DevCluster {
 }
 
 /// The ports of each node: REST, and for other nodes.
-fn ports(options: &Options) -> Result<Vec<(u16, u16)>, Error> {
+fn ports(options: &Options, folder: &Folder) -> Result<Vec<(u16, u16)>, Error> {
+    let pairs = chosen(options, folder)?;
+    for port in pairs.iter().flat_map(|(rest, raft)| [*rest, *raft]) {
+        if port > 0 && std::net::TcpListener::bind(("127.0.0.1", port)).is_err() {
+            return Err(Error::Port { port });
+        }
+    }
+    Ok(pairs)
+}
+
+/// Nodes that ran before must be found where the others know them.
+fn chosen(options: &Options, folder: &Folder) -> Result<Vec<(u16, u16)>, Error> {
+    let (mut pairs, before) = (wanted(options)?, folder.ports());
+    if options.nodes > 1 {
+        for (pair, old) in pairs.iter_mut().zip(before) {
+            if options.base_port == 0 {
+                *pair = old;
+            } else if *pair != old {
+                return Err(Error::Moved { path: folder.path().to_owned() });
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+/// The ports that were asked for.
+fn wanted(options: &Options) -> Result<Vec<(u16, u16)>, Error> {
     let base = options.base_port;
     if base == 0 {
         return Ok(vec![(0, 0); options.nodes]);
@@ -257,13 +285,7 @@ fn ports(options: &Options) -> Result<Vec<(u16, u16)>, Error> {
     let count = u16::try_from(options.nodes).unwrap_or(u16::MAX);
     let pairs: Option<Vec<(u16, u16)>> =
         (0..count).map(|i| Some((base.checked_add(i)?, base.checked_add(i)?.checked_add(100)?))).collect();
-    let pairs = pairs.ok_or(Error::PortRange { base })?;
-    for port in pairs.iter().flat_map(|(rest, raft)| [*rest, *raft]) {
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_err() {
-            return Err(Error::Port { port });
-        }
-    }
-    Ok(pairs)
+    pairs.ok_or(Error::PortRange { base })
 }
 
 async fn died(nodes: &mut [Node]) -> (usize, ExitStatus) {
@@ -309,14 +331,26 @@ mod tests {
     #[test]
     fn ports_follow_the_base() {
         let mut options = Options::new("x".into(), 3);
-        assert_eq!(ports(&options).unwrap(), [(0, 0); 3]);
+        let folder = Folder::open(None, 3).unwrap();
+        assert_eq!(ports(&options, &folder).unwrap(), [(0, 0); 3]);
         options.base_port = 65_500;
-        assert!(matches!(ports(&options), Err(Error::PortRange { .. })));
+        assert!(matches!(ports(&options, &folder), Err(Error::PortRange { .. })));
         let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         options.base_port = port;
         // A port near the end of the range is refused for that reason instead.
-        assert!(matches!(ports(&options), Err(Error::Port { .. } | Error::PortRange { .. })));
+        assert!(matches!(ports(&options, &folder), Err(Error::Port { .. } | Error::PortRange { .. })));
+    }
+
+    #[test]
+    fn nodes_come_back_to_the_ports_that_the_others_know() {
+        let mut options = Options::new("x".into(), 3);
+        let folder = Folder::open(None, 3).unwrap();
+        folder.keep_ports(&[(5, 6), (7, 8)]).unwrap();
+        assert_eq!(chosen(&options, &folder).unwrap(), [(5, 6), (7, 8), (0, 0)]);
+        options.base_port = 20_000;
+        let error = chosen(&options, &folder).unwrap_err();
+        assert!(error.to_string().contains("--port 0"), "{error}");
     }
 
     /// A node that is no hub at all: says why it ended, with the end of its log.

@@ -61,6 +61,15 @@ pub enum Error {
         /// Where their logs are.
         data: PathBuf,
     },
+    /// Its nodes would be looked for elsewhere by each other.
+    #[error(
+        "{}: its nodes know each other by the ports they had: --port 0 takes those again; or use another folder",
+        path.display()
+    )]
+    Moved {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The folder belongs to a larger cluster.
     #[error("{}: the folder holds {found} nodes: start with --nodes {found}, or use another folder", path.display())]
     Nodes {

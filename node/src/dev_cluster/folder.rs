@@ -12,6 +12,9 @@ use tempfile::TempDir;
 use super::Error;
 use crate::client::source;
 
+/// Where the ports of the nodes are kept.
+const PORTS: &str = "ports.json";
+
 /// Where the nodes keep their data.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -59,6 +62,21 @@ impl Folder {
     /// The log of a node.
     pub(super) fn log(&self, number: usize) -> PathBuf {
         self.path.join(format!("node-{number}.log"))
+    }
+
+    /// The ports that the nodes had last: REST, and for other nodes. None, if they never listened.
+    pub(super) fn ports(&self) -> Vec<(u16, u16)> {
+        let kept = fs::read(self.path.join(PORTS)).ok();
+        kept.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// Keeps the ports of the nodes for the next time.
+    pub(super) fn keep_ports(&self, ports: &[(u16, u16)]) -> Result<(), Error> {
+        let path = self.path.join(PORTS);
+        let text = serde_json::to_vec(ports).map_err(std::io::Error::from).map_err(Error::io(&path))?;
+        // Whole or not at all: a folder without them is one whose nodes never listened.
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path)).map_err(Error::io(&path))
     }
 
     /// The cluster's key: made once, so that a kept cluster knows its tokens again.

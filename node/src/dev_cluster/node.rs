@@ -136,6 +136,11 @@ impl Node {
         self.endpoints.as_ref()
     }
 
+    /// Its ports: REST, and for other nodes; 0 before it listens, if they were not chosen.
+    pub(super) const fn ports(&self) -> (u16, u16) {
+        (self.plan.rest_port, self.plan.raft_port)
+    }
+
     /// Base URL of its REST interface.
     #[must_use]
     pub fn url(&self) -> Option<&Url> {

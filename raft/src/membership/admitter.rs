@@ -47,7 +47,9 @@ impl Admission for Admitter {
             return self.admit(request).await;
         }
         let leader = self.control.core.leadership.borrow().leader;
-        let Some(leader) = leader.filter(|leader| *leader != transport.node() && request.hops < HOPS) else {
+        // The one that asks has only just started: whatever is remembered of it, it does not lead, and does not answer.
+        let cannot = |leader: NodeId| leader == transport.node() || leader.0 == request.node;
+        let Some(leader) = leader.filter(|leader| !cannot(*leader) && request.hops < HOPS) else {
             return refused(Reason::NoLeader, "no leader of control is known");
         };
         request.hops += 1;

@@ -174,6 +174,27 @@ fn card(node: Option<NodeId>, cluster: Option<u128>) -> Card {
     }
 }
 
+/// Its own return is what the others wait for: it must not be kept waiting for the answer of its former self.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_comes_back_to_a_lost_majority_is_told_so_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = three(dir.path(), |_| {}).await;
+    nodes.remove(2).stop().await;
+    let led = until("a leader in the eyes of both", || async {
+        let seen = [&nodes[0], &nodes[1]].map(|node| node.control.leadership().leader);
+        seen[0].filter(|leader| seen[1] == Some(*leader) && nodes.iter().any(|node| node.id() == *leader))
+    })
+    .await;
+    let leader = nodes.remove(nodes.iter().position(|node| node.id() == led).unwrap());
+    let last = nodes.remove(0);
+    let plan = leader.stop().await;
+    let joiner = Joiner { key: key(), boot: random() };
+    let answer = joiner.join(&last.address(), &plan.card, LONG).await;
+    let Err(JoinError::Later(why)) = &answer else { panic!("{answer:?}") };
+    assert!(why.starts_with("no leader"), "{why}");
+    last.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_kept_out() {
     let dir = tempfile::tempdir().unwrap();
