@@ -2,14 +2,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hub_core::id::{MessageId, NodeId, RequestId};
+use hub_core::id::{MessageId, NodeId, RequestId, ServiceName};
 use hub_core::message::{Message, NewMessage, Priority};
-use hub_core::port::{AppliedMark, Entry, SnapshotFile, StateMachine, StateMachineError, Submitted};
+use hub_core::port::{
+    AppliedMark, Entry, QueueSignal, SnapshotFile, StateMachine, StateMachineError, Submitted, Want,
+};
 use hub_core::time::Timestamp;
 use uuid::Uuid;
 
-use super::command::{Command, Insert, Item};
+use super::command::{ClaimDue, Command, Insert, Item, Reply};
 use super::fault::Fault;
 use super::folder::Folder;
 use super::{Feed, Options, SqliteMachine, snapshot};
@@ -48,6 +51,13 @@ fn entry(index: u64) -> Entry<Command> {
     let command = Command::Insert(Insert { items, atomic: false, max_backlog: u64::MAX });
     let request = RequestId(Uuid::from_u128(u128::from(index)));
     Entry { index, term: 1, now, commands: vec![Submitted { request, command }] }
+}
+
+fn items(entry: &mut Entry<Command>) -> impl Iterator<Item = &mut Item> {
+    entry.commands.iter_mut().flat_map(|submitted| match &mut submitted.command {
+        Command::Insert(insert) => insert.items.iter_mut(),
+        _ => [].iter_mut(),
+    })
 }
 
 async fn open(folder: &Path) -> Result<SqliteMachine, Fault> {
@@ -102,6 +112,41 @@ async fn what_was_applied_is_there_after_a_restart_and_is_not_applied_twice() {
     assert_eq!(found(&machine, 1..=20).await.unwrap().len(), 9);
     let target = "target".parse().unwrap();
     assert_eq!(machine.reader().backlog(&target).await.unwrap().accepted_total, 9);
+}
+
+#[tokio::test]
+async fn a_claim_ends_only_so_many_that_are_past_their_end() {
+    const OLD: u64 = 2_300;
+    let folder = tempfile::tempdir().unwrap();
+    let feed = Feed::new(NodeId(1), Arc::<TestSlots>::default());
+    let options = Options { folder: folder.path().to_owned(), readers: 1 };
+    let mut machine = options.open(feed.clone()).await.unwrap();
+    feed.started(1);
+    let mut entries: Vec<_> = (1..=OLD + 1).map(entry).collect();
+    for item in entries.iter_mut().take(2_300).flat_map(items) {
+        item.message.expires_at = Some(Timestamp::from_millis(NOW + 1));
+    }
+    machine.apply(entries, mark(OLD + 1)).await.unwrap();
+    let target: ServiceName = "target".parse().unwrap();
+    while !matches!(feed.next().await, QueueSignal::Due(_)) {}
+    let mut depths = Vec::new();
+    for index in OLD + 2..OLD + 5 {
+        let want = Want { target: target.clone(), count: 1, lease: Duration::from_secs(20) };
+        let command = Command::Claim(ClaimDue { owner: NodeId(1), term: 1, wants: vec![want] });
+        let commands = vec![Submitted { request: RequestId(Uuid::from_u128(9)), command }];
+        let now = Timestamp::from_millis(NOW + 1);
+        let replies = machine.apply(vec![Entry { index, term: 1, now, commands }], mark(index)).await;
+        let granted = match &replies.unwrap()[0][0] {
+            Reply::Claimed(granted) => granted.len(),
+            other => panic!("{other:?}"),
+        };
+        depths.push((machine.reader().backlog(&target).await.unwrap().depth, granted));
+        if granted == 0 {
+            // It is asked again for what lies behind.
+            assert_eq!(feed.next().await, QueueSignal::Due(target.clone()));
+        }
+    }
+    assert_eq!(depths, [(1_301, 0), (301, 0), (1, 1)]);
 }
 
 #[tokio::test]

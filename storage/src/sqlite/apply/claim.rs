@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hub_core::id::{MessageId, NodeId, ServiceName};
+use hub_core::id::{MessageId, NodeId, RequestId, ServiceName};
 use hub_core::message::{Status, Transition};
 
 use super::work::{Ending, Work};
@@ -13,6 +13,9 @@ use crate::sqlite::row::{Hold, Open, open_columns};
 
 /// Most leases that one command finds to have run out.
 const LAPSES: u32 = 1_000;
+
+/// Most messages that one command finds to be past their end.
+const ENDINGS: usize = 1_000;
 
 /// Due messages of a target, by the time they became due. Asked for one
 /// priority at a time, so that it walks one stretch of the index and stops: a sort over a backlog of millions would not.
@@ -38,8 +41,17 @@ const PRIORITIES: &str = "SELECT p.priority FROM \
      WHERE EXISTS (SELECT 1 FROM deliveries d INDEXED BY deliveries_due \
       WHERE d.target = ?1 AND d.priority = p.priority AND d.owner IS NULL AND d.due <= ?2)";
 
+/// One command on its way through the targets.
+struct Round {
+    owner: NodeId,
+    term: u64,
+    /// How many more messages it may find to be past their end.
+    endings: usize,
+    granted: Vec<Granted>,
+}
+
 impl Work<'_> {
-    pub(super) async fn claim(&mut self, claim: ClaimDue) -> Result<Vec<Granted>, Fault> {
+    pub(super) async fn claim(&mut self, claim: ClaimDue, request: RequestId) -> Result<Vec<Granted>, Fault> {
         self.flush().await?;
         if self.lapse_all(LAPSES).await? > 0 {
             self.flush().await?;
@@ -49,9 +61,14 @@ impl Work<'_> {
             let entry = wants.entry(want.target).or_insert((0, want.lease));
             entry.0 = entry.0.saturating_add(want.count);
         }
-        let mut granted = Vec::new();
+        let mut round = Round { owner: claim.owner, term: claim.term, endings: ENDINGS, granted: Vec::new() };
         for (target, (count, lease)) in wants {
-            self.claim_of(&target, count, lease, (claim.owner, claim.term), &mut granted).await?;
+            self.claim_of(&target, count, lease, &mut round).await?;
+        }
+        let granted = round.granted;
+        if claim.owner == self.node {
+            let claims = granted.iter().map(|one| one.claim(claim.owner, claim.term)).collect();
+            self.effects.granted.push((request, claims));
         }
         Ok(granted)
     }
@@ -70,8 +87,7 @@ impl Work<'_> {
         target: &ServiceName,
         count: u32,
         lease: Duration,
-        (owner, term): (NodeId, u64),
-        granted: &mut Vec<Granted>,
+        round: &mut Round,
     ) -> Result<(), Fault> {
         let clock = self.clock();
         let waiting = self
@@ -82,7 +98,8 @@ impl Work<'_> {
         if waiting == 0 || count == 0 {
             return Ok(());
         }
-        let hold = Hold { owner, term, claimed_at: clock, lease_end: clock.plus(lease) };
+        let hold =
+            Hold { owner: round.owner, term: round.term, claimed_at: clock, lease_end: clock.plus(lease) };
         let mut left = count;
         for priority in self.due_priorities(target).await? {
             while left > 0 {
@@ -92,32 +109,36 @@ impl Work<'_> {
                     .bind(clock.as_millis())
                     .bind(left);
                 let found = self.select(due).await?;
-                let mut expired = false;
+                let before = round.endings;
                 for id in &found {
-                    match self.claim_one(*id, hold) {
-                        Some(one) => {
-                            granted.push(one);
-                            left -= 1;
-                        }
-                        None => expired |= self.slots.get(id).is_some_and(|slot| slot.open.is_none()),
+                    if let Some(one) = self.claim_one(*id, hold, &mut round.endings) {
+                        round.granted.push(one);
+                        left -= 1;
                     }
                 }
-                if !expired {
+                if round.endings == before {
                     break;
                 }
                 // Those that were past their end made room for others.
                 self.flush().await?;
             }
         }
+        if round.endings == 0 && left > 0 {
+            // There may be more behind them: it is asked again.
+            self.effects.waits(target, clock, clock);
+        }
         Ok(())
     }
 
-    /// Claims one message, or ends it if no attempt may start any more.
-    fn claim_one(&mut self, id: MessageId, hold: Hold) -> Option<Granted> {
+    /// Claims one message, or ends it (where `endings` allow that) if no attempt may start any more.
+    fn claim_one(&mut self, id: MessageId, hold: Hold, endings: &mut usize) -> Option<Granted> {
         let open = self.slots.get(&id)?.open.as_ref()?;
         if open.expires_at.is_some_and(|expires| expires <= hold.claimed_at) {
             let status = open.status.after(Transition::Expire, false).unwrap_or(Status::Expired);
-            self.end(id, Ending::plain(status));
+            if let Some(left) = endings.checked_sub(1) {
+                *endings = left;
+                self.end(id, Ending::plain(status));
+            }
             return None;
         }
         let (attempt, retry_count) = (open.attempt.saturating_add(1), open.retry_count);

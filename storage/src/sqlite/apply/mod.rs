@@ -12,7 +12,8 @@ mod write;
 
 use std::collections::BTreeSet;
 
-use hub_core::id::{NodeId, ServiceName};
+use hub_core::delivery::Claim;
+use hub_core::id::{MessageId, NodeId, RequestId, ServiceName};
 use hub_core::message::Message;
 use hub_core::port::{Claimed, Entry};
 use hub_core::time::Timestamp;
@@ -29,8 +30,10 @@ use super::fault::Fault;
 pub(super) struct Effects {
     /// Inserted under a claim of this node, with the claim's term.
     pub(super) claimed: Vec<Claimed>,
-    /// Stamped with a claim of this node, and not inserted.
-    pub(super) refused: Vec<hub_core::id::MessageId>,
+    /// Stamped with a claim of this node in this term, and not inserted.
+    pub(super) refused: Vec<(MessageId, u64)>,
+    /// Claims of this node, by the request that asked for them.
+    pub(super) granted: Vec<(RequestId, Vec<Claim>)>,
     /// Have a message that became due.
     pub(super) due: BTreeSet<ServiceName>,
     /// The earliest moment at which a message that was written becomes due.
@@ -56,13 +59,12 @@ impl Effects {
     }
 
     fn not_inserted(&mut self, node: NodeId, item: &Item) {
-        if item.claim.as_ref().is_some_and(|claim| claim.owner == node) {
-            self.refused.push(item.message.id);
-        }
+        let own = item.claim.as_ref().filter(|claim| claim.owner == node);
+        self.refused.extend(own.map(|claim| (claim.message, claim.term)));
     }
 }
 
-fn envelope(item: &Item) -> Message {
+pub(super) fn envelope(item: &Item) -> Message {
     let new = &item.message;
     Message {
         id: new.id,
@@ -100,7 +102,7 @@ pub(super) async fn entries(
                 Command::Replay(id) => Reply::DeadLetter(work.replay(id, submitted.request)),
                 Command::Discard(id) => Reply::DeadLetter(work.discard(id, submitted.request)),
                 Command::Settle(all) => Reply::Settled(work.settle(all).await?),
-                Command::Claim(claim) => Reply::Claimed(work.claim(claim).await?),
+                Command::Claim(claim) => Reply::Claimed(work.claim(claim, submitted.request).await?),
                 Command::Sweep(sweep) => Reply::Swept(work.sweep(sweep).await?),
             });
         }

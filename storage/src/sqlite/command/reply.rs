@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hub_core::codec::{self, CodecError, Envelope, Kind, decode_body};
-use hub_core::id::{MessageId, RequestId};
+use hub_core::delivery::Claim;
+use hub_core::id::{MessageId, NodeId, RequestId};
 use hub_core::message::Status;
 use hub_core::port::{AcceptRefusal, Accepted, CancelOutcome, DeadLetterOutcome, SweepReport};
 use hub_core::time::Timestamp;
@@ -24,6 +25,14 @@ pub struct Granted {
     pub lease_end: Timestamp,
     /// Counted retries so far.
     pub retry_count: u32,
+}
+
+impl Granted {
+    /// The claim, which `owner` asked for in `term`.
+    #[must_use]
+    pub const fn claim(&self, owner: NodeId, term: u64) -> Claim {
+        Claim { message: self.message, owner, term, attempt: self.attempt, lease_end: self.lease_end }
+    }
 }
 
 /// The answer to a command.

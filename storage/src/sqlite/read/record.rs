@@ -51,14 +51,21 @@ impl Reader {
         Ok(Some(record))
     }
 
-    /// What of `ids` there is, by id.
+    /// What of `ids` there is and is whole, by id. A damaged one is left out: it must not hold up the others.
     pub(in crate::sqlite) async fn messages(
         &self,
         ids: &[MessageId],
     ) -> Result<HashMap<MessageId, Message>, Fault> {
         let mut connection = self.pool().acquire().await.map_err(Fault::sql("reading messages"))?;
-        let records = records(&mut connection, ids).await?;
-        Ok(records.into_iter().map(|record| (record.message.id, record.message)).collect())
+        let rows = RECORDS.fetch(&mut connection, ids, |query, id| query.bind(blob(*id))).await?;
+        let whole = |found: &SqliteRow| match read_message(found) {
+            Ok(message) => Some((message.id, message)),
+            Err(error) => {
+                tracing::error!(%error, "a message cannot be delivered from this node");
+                None
+            }
+        };
+        Ok(rows.iter().filter_map(whole).collect())
     }
 }
 

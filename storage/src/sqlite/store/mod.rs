@@ -15,7 +15,7 @@ use hub_core::id::{MessageId, ServiceName};
 use hub_core::message::{Cursor, Filter, NewMessage, Page, Record};
 use hub_core::port::{
     AcceptMode, AcceptRefusal, Accepted, Backlog, CancelOutcome, Clock, Consistency, DeadLetterOutcome,
-    IdSource, MessageStore, ReadError, Replicator, StoreError, SweepReport,
+    IdSource, MessageStore, ReadError, Replicator, StoreError, Submitted, SweepReport,
 };
 use tokio::sync::mpsc;
 
@@ -169,7 +169,8 @@ impl MessageStore for Store {
         }
         let gone = endings.targets.into_iter().filter(|target| !registered(target)).collect();
         let command = Command::Sweep(Sweep { limit, retention, gone });
-        match self.inner.propose_in_term(term, command, deadline).await? {
+        let proposal = Submitted { request: self.inner.ports.ids.request_id(), command };
+        match self.inner.propose_in_term(term, proposal, deadline).await? {
             Reply::Swept(report) => Ok(report),
             other => Err(unexpected(&other)),
         }

@@ -60,10 +60,9 @@ impl Inner {
     pub(super) async fn propose_in_term(
         &self,
         term: u64,
-        command: Command,
+        proposal: Submitted<Command>,
         deadline: Instant,
     ) -> Result<Reply, StoreError> {
-        let proposal = Submitted { request: self.ports.ids.request_id(), command };
         let mut replies =
             self.ports.replicator.propose_in_term(term, vec![proposal], deadline).await.map_err(failed)?;
         replies

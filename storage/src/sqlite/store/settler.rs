@@ -40,20 +40,34 @@ impl Inner {
         settlements: Vec<Settlement>,
         deadline: Instant,
     ) -> Result<Vec<bool>, StoreError> {
-        let mut answers = Vec::new();
+        let (mut answers, mut failed) = (Vec::new(), None);
         let mut rest = settlements;
-        while !rest.is_empty() {
+        while !rest.is_empty() && failed.is_none() {
             let more = rest.split_off(rest.len().min(ENTRY_COUNT / 4));
-            answers.push(self.enqueue(rest, deadline).await?);
+            match self.enqueue(rest, deadline).await {
+                Ok(answer) => answers.push(answer),
+                Err(error) => failed = Some(error),
+            }
             rest = more;
         }
         let mut results = Vec::new();
         for answer in answers {
-            let lost = || StoreError::Unknown("the answer did not come in time".to_owned());
-            let answer = tokio::time::timeout_at(deadline.into(), answer).await.map_err(|_| lost())?;
-            results.extend(answer.map_err(|_| lost())??);
+            let answer = tokio::time::timeout_at(deadline.into(), answer).await;
+            match answer {
+                Ok(Ok(Ok(part))) => results.extend(part),
+                Ok(Ok(Err(error @ StoreError::Unknown(_)))) => failed = Some(error),
+                Ok(Ok(Err(error))) => failed = failed.or(Some(error)),
+                Ok(Err(_)) | Err(_) => {
+                    failed = Some(StoreError::Unknown("the answer did not come in time".to_owned()));
+                }
+            }
         }
-        Ok(results)
+        match failed {
+            None => Ok(results),
+            // A part was written: "certainly not done" would not be true of the whole.
+            Some(error) if !results.is_empty() => Err(StoreError::Unknown(error.to_string())),
+            Some(error) => Err(error),
+        }
     }
 
     async fn enqueue(
@@ -76,7 +90,7 @@ impl Inner {
 
     /// Proposes as the leader, else through the leader: the claim decides whether a settlement holds, so one of a term that
     /// is over may still count. Repeats are recognised by the attempt.
-    async fn propose_settlements(
+    pub(super) async fn propose_settlements(
         &self,
         settlements: Vec<Settlement>,
         deadline: Instant,
