@@ -31,10 +31,13 @@ pub struct Filter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(pub MessageId);
 
+/// Most bytes of content and metadata on one page; a page has at least one message, however large.
+pub const PAGE_BYTES: usize = 8 << 20;
+
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// At most as many as asked for.
+    /// At most as many as asked for, and fewer if they would be more than [`PAGE_BYTES`].
     pub items: Vec<Record>,
     /// Where the next page starts; `None` at the end.
     pub next: Option<Cursor>,

@@ -10,7 +10,7 @@ mod state;
 mod validate;
 
 pub use draft::Draft;
-pub use filter::{Cursor, Filter, Page};
+pub use filter::{Cursor, Filter, PAGE_BYTES, Page};
 pub use idempotency::{Fingerprint, IdempotencyKey};
 pub use new_message::{Limits, NewMessage};
 pub use priority::Priority;

@@ -167,7 +167,7 @@ pub trait MessageStore: Send + Sync + 'static {
         deadline: Instant,
     ) -> Result<Option<Record>, StoreError>;
 
-    /// A page, newest first, without attempts; may lag behind writes.
+    /// A page, newest first, without attempts, of at most [`PAGE_BYTES`](crate::message::PAGE_BYTES); may lag behind writes.
     async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: u32) -> Result<Page, StoreError>;
 
     /// Cancels a message that no node holds a claim on.

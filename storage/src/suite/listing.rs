@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hub_core::delivery::{AttemptOutcome, DeadReason, SettleOutcome};
 use hub_core::id::MessageId;
-use hub_core::message::{Filter, Status};
+use hub_core::message::{Filter, PAGE_BYTES, Status};
 
 use super::kit::service;
 use super::{Failure, Stage, Verdict, ensure, ensure_eq};
@@ -24,6 +24,31 @@ impl Stage {
             }
         }
     }
+}
+
+pub(super) async fn pages_are_bounded_in_bytes(stage: &Stage) -> Verdict {
+    let mut ids = Vec::new();
+    for number in 0..12 {
+        let mut message = stage.message(number, "sender", "target")?;
+        let bytes = if number == 11 { 10 } else { 1_000_000 };
+        message.content = format!("\"{}\"", "x".repeat(bytes)).into();
+        ids.push(stage.accept(message).await?.id);
+    }
+    let mut after = None;
+    let mut pages = Vec::new();
+    loop {
+        let page = stage.store.list(&Filter::default(), after, 500).await?;
+        let bytes: usize = page.items.iter().map(|record| record.message.content.len()).sum();
+        ensure!(bytes <= PAGE_BYTES, "a page of {bytes} bytes");
+        pages.push(page.items.len());
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    ensure_eq!(pages, [9, 3], "as many as fit");
+    ensure_eq!(stage.pages(&Filter::default(), 500).await?, newest_first(ids), "all pages");
+    Ok(())
 }
 
 fn newest_first(mut ids: Vec<MessageId>) -> Vec<MessageId> {

@@ -117,6 +117,7 @@ pub fn cases() -> Vec<Case> {
         ending::buries_the_old,
         ending::prunes_what_is_final,
         listing::pages_newest_first,
+        listing::pages_are_bounded_in_bytes,
         listing::filters,
         listing::shows_each_its_own,
     ]

@@ -1,16 +1,18 @@
 //! Lists by keyset. A page walks one index from the cursor on and looks at a bounded number of rows: with a filter that few
-//! rows meet, a page may come back short, or empty, with a cursor to go on from.
+//! rows meet, a page may come back short, or empty, with a cursor to go on from. A page of large messages is short too.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use hub_core::id::{MessageId, ServiceName};
-use hub_core::message::{Cursor, Filter, Page, Status};
+use hub_core::message::{Cursor, Filter, PAGE_BYTES, Page, Status};
 use hub_core::time::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::Reader;
 use super::record::records;
+use crate::sqlite::bulk::Bulk;
 use crate::sqlite::fault::Fault;
 use crate::sqlite::row::{self, blob};
 
@@ -66,14 +68,43 @@ impl Reader {
         hits.retain(|id| frontier.is_none_or(|frontier| *id >= frontier));
         hits.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
         hits.dedup();
-        let full = hits.len() > limit_rows;
+        let found = hits.len();
         hits.truncate(limit_rows);
+        let fitting = fitting(&mut moment, &hits).await?;
+        hits.truncate(fitting);
+        let full = hits.len() < found;
         let mut items = records(&mut moment, &hits).await?;
         moment.commit().await.map_err(Fault::sql(during))?;
         items.sort_unstable_by_key(|record| std::cmp::Reverse(record.message.id));
         let next = if full { hits.last().copied() } else { frontier };
         Ok(Page { items, next: next.map(Cursor) })
     }
+}
+
+/// Sizes without the content itself, which may be spread over many pages of the database.
+static SIZES: Bulk = Bulk::new(
+    "sizing messages",
+    "SELECT m.id, octet_length(m.content) + coalesce(octet_length(m.metadata), 0) FROM messages m WHERE m.id IN (",
+    "?",
+    ")",
+);
+
+/// How many of these, from the first, go on one page.
+async fn fitting(connection: &mut SqliteConnection, ids: &[MessageId]) -> Result<usize, Fault> {
+    let mut sizes = HashMap::with_capacity(ids.len());
+    for found in &SIZES.fetch(connection, ids, |query, id| query.bind(blob(*id))).await? {
+        let bytes: i64 = row::get(found, 1, "size")?;
+        sizes.insert(
+            row::message_id(row::get(found, 0, "id")?)?,
+            usize::try_from(bytes).unwrap_or(usize::MAX),
+        );
+    }
+    let mut total = 0_usize;
+    let fit = ids.iter().take_while(|id| {
+        total = total.saturating_add(sizes.get(id).copied().unwrap_or(0));
+        total <= PAGE_BYTES
+    });
+    Ok(fit.count().max(1))
 }
 
 /// The indexes that together hold all matches: the narrowest there is.

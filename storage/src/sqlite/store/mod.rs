@@ -92,6 +92,14 @@ impl StoreOptions {
     }
 }
 
+impl Store {
+    /// Whether so little disk is free that new messages are refused. Unknown counts as enough: a write finds out.
+    #[must_use]
+    pub fn disk_is_low(&self) -> bool {
+        self.inner.disk.is_low(self.inner.ports.clock.instant()).unwrap_or(false)
+    }
+}
+
 fn unread(error: ReadError) -> StoreError {
     let retryable = error != ReadError::Stopped;
     StoreError::Unavailable { reason: error.to_string(), retryable }
