@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use hub_core::control::{Command, HealthChange, Reply};
+use hub_core::control::{Command, HealthChange, Refusal, Reply};
 use hub_core::id::NodeId;
-use hub_core::port::{CheckResult, Clock, ClusterControl, IdSource, ProposeError, Replicator, Submitted};
+use hub_core::port::{
+    CheckResult, Clock, ClusterControl, Committed, IdSource, ProposeError, Replicator, Submitted,
+};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -110,7 +112,18 @@ impl Metrics {
     }
 }
 
-type Telling = BoxFuture<'static, Result<Vec<HealthChange>, ProposeError>>;
+/// Why the cluster does not know a change.
+#[derive(Debug, thiserror::Error)]
+enum Untold {
+    /// The change may not be in the log.
+    #[error(transparent)]
+    Proposal(#[from] ProposeError),
+    /// It is, and had no effect.
+    #[error("changes of health were refused: {0}")]
+    Refused(Refusal),
+}
+
+type Telling = BoxFuture<'static, Result<Vec<HealthChange>, Untold>>;
 type Checked = (Key, u64, Seen, Duration);
 
 /// Checks instances until told to stop.
@@ -235,19 +248,19 @@ impl Checker {
             Submitted { request: self.ports.ids.request_id(), command: Command::SetHealth(changes.clone()) };
         self.telling = Some(
             async move {
-                match control.propose(proposal, deadline).await {
-                    Ok(_) => Ok(changes),
-                    Err(error) => {
-                        tokio::time::sleep(PAUSE).await;
-                        Err(error)
-                    }
-                }
+                let untold = match control.propose(proposal, deadline).await {
+                    Ok(Committed { reply: Reply::Refused(refusal), .. }) => Untold::Refused(refusal),
+                    Ok(_) => return Ok(changes),
+                    Err(error) => error.into(),
+                };
+                tokio::time::sleep(PAUSE).await;
+                Err(untold)
             }
             .boxed(),
         );
     }
 
-    fn told(&mut self, told: Result<Vec<HealthChange>, ProposeError>) {
+    fn told(&mut self, told: Result<Vec<HealthChange>, Untold>) {
         match told {
             Ok(changes) => {
                 for change in &changes {

@@ -9,7 +9,7 @@ use hub_core::registry::{Health, HealthCheck};
 use hyper::header::{HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Method, Uri};
 
-use crate::outbound::{Answer, Call, Departure, Outbound};
+use crate::outbound::{Answer, Call, Departure, KEPT, Outbound};
 
 /// What one check saw; `health` is `None` when the fault was the hub's own and says nothing about the instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,7 @@ pub(super) async fn probe(outbound: &Outbound, url: &str, check: &HealthCheck) -
         headers,
         body: Bytes::new(),
         timeout: Duration::from_secs(u64::from(check.timeout_s.max(1))),
+        keep: KEPT,
         departure: Departure::default(),
     };
     read(&outbound.call(call).await)

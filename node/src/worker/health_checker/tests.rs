@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use axum::Router;
 use axum::http::StatusCode;
-use hub_core::control::{Command, HealthChange, Reply, State};
-use hub_core::id::{InstanceId, NodeId, ServiceName};
+use hub_core::control::{Command, HealthChange, Refusal, Reply, State};
+use hub_core::id::{InstanceId, MessageId, NodeId, RequestId, ServiceName};
 use hub_core::port::{
-    ClusterControl, ClusterError, ClusterStatus, Committed, Group, GroupStatus, HealthReports, Leadership,
-    NodeStatus, ProposeError, QuorumCheck, ReadError, Readiness, Replicator, Role, Submitted,
+    ClusterControl, ClusterError, ClusterStatus, Committed, Group, GroupStatus, HealthReports, IdSource,
+    Leadership, NodeStatus, ProposeError, QuorumCheck, ReadError, Readiness, Replicator, Role, Submitted,
 };
 use hub_core::registry::{CheckKind, Health, HealthCheck};
+use hub_core::time::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -30,9 +31,10 @@ use crate::worker::delivery::tests::service;
 
 const ME: NodeId = NodeId(1);
 
-/// Applies changes of health to the state that readers watch; the first proposals may be refused.
+/// Applies changes of health to the state that readers watch; the first proposals fail, or are refused.
 struct Control {
     state: watch::Sender<State>,
+    fail: AtomicU32,
     refuse: AtomicU32,
     proposals: AtomicU32,
 }
@@ -45,8 +47,14 @@ impl Replicator<Command, Reply> for Control {
         _deadline: Instant,
     ) -> Result<Committed<Reply>, ProposeError> {
         self.proposals.fetch_add(1, Ordering::SeqCst);
-        if self.refuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+        let take = |left: &AtomicU32| {
+            left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+        };
+        if take(&self.fail) {
             return Err(ProposeError::NoLeader);
+        }
+        if take(&self.refuse) {
+            return Ok(Committed { index: 1, reply: Reply::Refused(Refusal::RequestTableFull) });
         }
         let Command::SetHealth(changes) = proposal.command else { panic!("only health is proposed") };
         self.state.send_modify(|state| changes.iter().for_each(|change| set(state, change)));
@@ -144,55 +152,103 @@ async fn wait_for_health(state: &mut watch::Receiver<State>, health: Health) {
     assert!(tokio::time::timeout(Duration::from_secs(60), seen).await.unwrap().is_ok());
 }
 
+/// Checks fall at once instead of somewhere within their interval.
+struct AtOnce(Ids);
+
+impl IdSource for AtOnce {
+    fn message_id(&self, now: Timestamp) -> MessageId {
+        self.0.message_id(now)
+    }
+
+    fn request_id(&self) -> RequestId {
+        self.0.request_id()
+    }
+
+    fn below(&self, _bound: u64) -> u64 {
+        0
+    }
+
+    fn secret(&self, bytes: &mut [u8]) {
+        self.0.secret(bytes);
+    }
+}
+
+/// A checker of one instance that answers as it is told.
+struct Stage {
+    answer: Arc<AtomicU16>,
+    control: Arc<Control>,
+    view: watch::Receiver<State>,
+    handle: Handle,
+    name: ServiceName,
+    tokens: Tokens,
+    _tasks: JoinSet<()>,
+}
+
+impl Stage {
+    /// The first `fail` proposals fail, the next `refuse` are refused.
+    async fn start(check: HealthCheck, fail: u32, refuse: u32) -> Self {
+        let answer = Arc::new(AtomicU16::new(500));
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answers = Arc::clone(&answer);
+        let app = Router::new().fallback(move || {
+            let code = StatusCode::from_u16(answers.load(Ordering::SeqCst)).unwrap();
+            async move { code }
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+
+        let mut checked = service("combat", &[&url]);
+        checked.health_check = check;
+        let name = checked.name.clone();
+        let mut state = State::default();
+        state.services.insert(name.clone(), Arc::new(checked));
+        let control = Arc::new(Control {
+            state: watch::Sender::new(state),
+            fail: AtomicU32::new(fail),
+            refuse: AtomicU32::new(refuse),
+            proposals: AtomicU32::new(0),
+        });
+        let outbound = outbound::Options::default()
+            .build(outbound::tests::with_loopback(), Arc::new(outbound::SystemResolver))
+            .unwrap();
+        let ports = Ports {
+            registry: control.state.subscribe(),
+            control: control.clone(),
+            cluster: Arc::new(Alone),
+            outbound,
+            clock: Arc::new(HubClock::default()),
+            ids: Arc::new(AtOnce(Ids::new())),
+            metrics: prometheus::Registry::new(),
+        };
+        let (checker, handle) = Options::default().build(ports).unwrap();
+        let tokens = Tokens { soft: CancellationToken::new(), hard: CancellationToken::new() };
+        tasks.spawn(checker.run(tokens.clone()));
+        let view = control.state.subscribe();
+        Self { answer, control, view, handle, name, tokens, _tasks: tasks }
+    }
+}
+
 #[tokio::test]
 async fn an_instance_that_fails_is_taken_out_and_one_that_recovers_comes_back() {
-    let status = Arc::new(AtomicU16::new(500));
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let answers = Arc::clone(&status);
-    let app = Router::new().fallback(move || {
-        let code = StatusCode::from_u16(answers.load(Ordering::SeqCst)).unwrap();
-        async move { code }
-    });
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
-
-    let mut checked = service("combat", &[&url]);
-    checked.health_check = quick();
-    let mut state = State::default();
-    state.services.insert(checked.name.clone(), Arc::new(checked.clone()));
-    let control = Arc::new(Control {
-        state: watch::Sender::new(state),
-        refuse: AtomicU32::new(1),
-        proposals: AtomicU32::new(0),
-    });
-    let mut view = control.state.subscribe();
-    let outbound = outbound::Options::default()
-        .build(outbound::tests::with_loopback(), Arc::new(outbound::SystemResolver))
-        .unwrap();
-    let ports = Ports {
-        registry: control.state.subscribe(),
-        control: control.clone(),
-        cluster: Arc::new(Alone),
-        outbound,
-        clock: Arc::new(HubClock::default()),
-        ids: Arc::new(Ids::new()),
-        metrics: prometheus::Registry::new(),
-    };
-    let (checker, handle) = Options::default().build(ports).unwrap();
-    let tokens = Tokens { soft: CancellationToken::new(), hard: CancellationToken::new() };
-    tasks.spawn(checker.run(tokens.clone()));
-
-    // The first proposal is refused; the change is told all the same.
-    wait_for_health(&mut view, Health::Critical).await;
-    assert!(control.proposals.load(Ordering::SeqCst) >= 2);
-    let report = handle.reports(&checked.name).into_values().next().unwrap();
+    let mut stage = Stage::start(quick(), 0, 0).await;
+    wait_for_health(&mut stage.view, Health::Critical).await;
+    let report = stage.handle.reports(&stage.name).into_values().next().unwrap();
     assert_eq!(report.checked_by, Some(ME));
     let last = report.last.unwrap();
     assert_eq!((last.seen, &*last.detail), (Some(Health::Critical), "answered 500"));
-    status.store(200, Ordering::SeqCst);
-    wait_for_health(&mut view, Health::Passing).await;
-    tokens.soft.cancel();
+    stage.answer.store(200, Ordering::SeqCst);
+    wait_for_health(&mut stage.view, Health::Passing).await;
+    stage.tokens.soft.cancel();
+}
+
+#[tokio::test]
+async fn a_change_that_failed_or_was_refused_is_told_again_without_another_check() {
+    let rare = HealthCheck { interval_s: 3_600, unhealthy: 1, ..quick() };
+    let mut stage = Stage::start(rare, 1, 1).await;
+    wait_for_health(&mut stage.view, Health::Critical).await;
+    assert_eq!(stage.control.proposals.load(Ordering::SeqCst), 3);
+    stage.tokens.soft.cancel();
 }
 
 fn quick() -> HealthCheck {
