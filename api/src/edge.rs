@@ -86,7 +86,7 @@ fn finish(hub: &Hub, arrival: &Arrival, mut response: Response) -> Response {
     headers.insert(REQUEST_ID, arrival.trace.echo.clone());
     let elapsed = hub.clock.instant().saturating_duration_since(arrival.started);
     hub.metrics.answered(arrival.route(), &arrival.method, response.status(), elapsed.as_secs_f64());
-    log(arrival, response.status(), code, elapsed);
+    log(arrival, response.status(), code, elapsed, hub.options.log_requests);
     response
 }
 
@@ -107,8 +107,9 @@ fn foreign_problem(response: &Response) -> Option<Problem> {
     })
 }
 
-/// One line a request: failures of ours as warnings, refusals as information, the rest for who asks for it.
-fn log(arrival: &Arrival, status: StatusCode, code: Option<Code>, elapsed: Duration) {
+/// One line a request: failures of ours as warnings, refusals as information; what went well as information only for who
+/// asked for it (`all`), since a line a message costs more than the message.
+fn log(arrival: &Arrival, status: StatusCode, code: Option<Code>, elapsed: Duration, all: bool) {
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
@@ -129,7 +130,7 @@ fn log(arrival: &Arrival, status: StatusCode, code: Option<Code>, elapsed: Durat
         line!(debug);
     } else if status.is_server_error() {
         line!(warn);
-    } else if status.is_client_error() {
+    } else if all || status.is_client_error() {
         line!(info);
     } else {
         line!(debug);

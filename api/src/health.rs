@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -20,6 +21,9 @@ use utoipa_axum::routes;
 use crate::extract::{Caller, Params};
 use crate::hub::Hub;
 use crate::problem::Problem;
+
+/// When it is worth asking again whether the node is ready.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The calls at the root.
 pub(crate) fn routes() -> OpenApiRouter<Arc<Hub>> {
@@ -65,7 +69,7 @@ async fn readyz(State(hub): State<Arc<Hub>>, mut params: Params) -> Result<Strin
         let failing = readiness.checks.iter().filter(|check| check.status == CheckStatus::Failing);
         let failing: Vec<String> = failing.map(|check| format!("{}: {}", check.name, check.detail)).collect();
         let detail = if verbose { lines.join("\n") } else { failing.join("; ") };
-        return Err(Problem::new(code::NOT_READY, detail));
+        return Err(Problem::new(code::NOT_READY, detail).retry_after(RETRY));
     }
     let word = readiness.status().as_str();
     Ok(if verbose { format!("{word}\n{}\n", lines.join("\n")) } else { word.to_owned() })

@@ -11,7 +11,7 @@ pub struct Options {
     pub limits: Limits,
     /// Age at which a message that is still open becomes a dead letter, unless its target says otherwise; default 7 days.
     pub max_age: Duration,
-    /// Time for one request's work, from its header's arrival; default 10 s.
+    /// Time for one request's work, once its body has arrived; default 10 s.
     pub deadline: Duration,
     /// Time for operations that wait for something to happen (drain, transfer, test message); default 60 s.
     pub long_deadline: Duration,
@@ -31,6 +31,8 @@ pub struct Options {
     pub open_metrics: bool,
     /// `/docs` and `/openapi.json` need no token; default true.
     pub open_docs: bool,
+    /// A log line at `info` also for requests that succeed; default false: those are logged at `debug`.
+    pub log_requests: bool,
     /// This software's version, as `/health` and the OpenAPI document show it.
     pub version: String,
 }
@@ -50,6 +52,7 @@ impl Default for Options {
             max_body_memory: 256 << 20,
             open_metrics: true,
             open_docs: true,
+            log_requests: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

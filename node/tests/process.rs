@@ -1,13 +1,14 @@
 //! The process itself: refused starts with their codes and exit codes, and an orderly end on a signal.
 
-use std::io::Read;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 const KEY: &str = "a secret key that is long enough for a test";
 
@@ -107,4 +108,41 @@ fn wait_for_line(child: &mut Child, wanted: &str) -> anyhow::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// The status of one GET.
+fn get(address: &str, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split(' ').nth(1).context("no status")?.to_owned())
+}
+
+#[test]
+fn requests_have_their_line_when_that_is_wanted() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    for (wanted, lines) in
+        [("false", vec!["/nowhere 404"]), ("true", vec!["/openapi.json 200", "/nowhere 404"])]
+    {
+        let mut child = serve(&data).args(["--no-auth"]).env("LOG_REQUESTS", wanted).spawn()?;
+        up(&mut child, &data)?;
+        let endpoints: Value = serde_json::from_slice(&std::fs::read(data.join("endpoints.json"))?)?;
+        let url = endpoints["rest_url"].as_str().context("no url")?;
+        let address = url.trim_start_matches("http://");
+        for (path, status) in [("/livez", "200"), ("/openapi.json", "200"), ("/nowhere", "404")] {
+            assert_eq!(get(address, path)?, status, "{path}");
+        }
+        kill_process(Pid::from_child(&child), Signal::TERM)?;
+        let output = child.wait_with_output()?;
+        let text = String::from_utf8(output.stderr)?;
+        let logged = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let requests = logged.filter(|line| line["target"] == "hub_api::request" && line["level"] == "INFO");
+        let found: Vec<String> = requests
+            .map(|line| format!("{} {}", line["path"].as_str().unwrap_or(""), line["status"]))
+            .collect();
+        assert_eq!(found, lines, "{text}");
+    }
+    Ok(())
 }

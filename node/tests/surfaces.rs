@@ -34,30 +34,29 @@ fn error_catalogue() {
     insta::assert_snapshot!(lines.collect::<String>());
 }
 
+/// The help of a command and of everything under it.
+fn help_of(command: &mut Vec<String>, text: &mut String) -> anyhow::Result<usize> {
+    let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+    let help = message_hub(&arguments)?;
+    *text += &format!("$ message-hub {}\n{help}\n", arguments.join(" "));
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = listed.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("    "));
+    let names: Vec<String> =
+        names.filter_map(|line| line.split_whitespace().next()).map(ToOwned::to_owned).collect();
+    let mut count = 1;
+    for name in names.into_iter().filter(|name| name != "help") {
+        command.push(name);
+        count += help_of(command, text)?;
+        command.pop();
+    }
+    Ok(count)
+}
+
 #[test]
 fn help() -> anyhow::Result<()> {
     let mut text = String::new();
-    for command in [
-        &[][..],
-        &["serve"],
-        &["dev"],
-        &["messages"],
-        &["messages", "send"],
-        &["messages", "get"],
-        &["messages", "list"],
-        &["messages", "cancel"],
-        &["dead-letters"],
-        &["services"],
-        &["cluster"],
-        &["config"],
-        &["token"],
-        &["explain"],
-        &["completions"],
-        &["bench"],
-    ] {
-        let arguments: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
-        text += &format!("$ message-hub {}\n{}\n", arguments.join(" "), message_hub(&arguments)?);
-    }
+    let count = help_of(&mut Vec::new(), &mut text)?;
+    assert!(count > 30, "only {count} commands were found");
     insta::assert_snapshot!(text);
     Ok(())
 }

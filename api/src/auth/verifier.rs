@@ -1,5 +1,6 @@
 //! From a token to the caller it stands for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +67,7 @@ pub struct Verifier {
     keys: Mutex<Arc<KeySet>>,
     requirements: Requirements,
     cache: Cache,
+    missed: AtomicBool,
 }
 
 impl Verifier {
@@ -73,7 +75,12 @@ impl Verifier {
     #[must_use]
     pub fn new(keys: KeySet, requirements: Requirements) -> Self {
         super::install_crypto();
-        Self { keys: Mutex::new(Arc::new(keys)), requirements, cache: Cache::default() }
+        Self {
+            keys: Mutex::new(Arc::new(keys)),
+            requirements,
+            cache: Cache::default(),
+            missed: AtomicBool::new(false),
+        }
     }
 
     /// Takes new keys: from now on only tokens signed with these are good.
@@ -81,6 +88,11 @@ impl Verifier {
         let mut current = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         *current = Arc::new(keys);
         self.cache.clear();
+    }
+
+    /// Whether a token named a key that is not there, since this was asked last: its issuer may have a new one.
+    pub fn take_missed(&self) -> bool {
+        self.missed.swap(false, Ordering::Relaxed)
     }
 
     /// Whose token it is at `now`.
@@ -108,7 +120,10 @@ impl Verifier {
             return Err(TokenError::Malformed);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
-        let key = keys.find(header.alg, header.kid.as_deref()).ok_or(TokenError::NoKey)?;
+        let Some(key) = keys.find(header.alg, header.kid.as_deref()) else {
+            self.missed.fetch_or(header.kid.is_some(), Ordering::Relaxed);
+            return Err(TokenError::NoKey);
+        };
         let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &key.validation)
             .map_err(|error| match error.kind() {
                 jsonwebtoken::errors::ErrorKind::InvalidSignature => TokenError::Signature,

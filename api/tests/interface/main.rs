@@ -15,6 +15,7 @@ mod edge;
 mod fakes;
 mod messages;
 mod operations;
+mod provider;
 mod rig;
 mod server;
 mod services;

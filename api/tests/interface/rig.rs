@@ -162,6 +162,14 @@ impl Rig {
         Self::build(change, Access::Tokens(Arc::clone(&verifier)), verifier)
     }
 
+    /// Tokens are signed by an identity provider that `jwks` shows, and must be for `audience`.
+    pub fn with_provider(jwks: &Value, audience: &str) -> Self {
+        let keys = KeySet::default().with_jwks(&jwks.to_string()).unwrap();
+        let demands = Requirements { audience: Some(audience.to_owned()), issuer: None };
+        let verifier = Arc::new(Verifier::new(keys, demands));
+        Self::build(|_| {}, Access::Tokens(Arc::clone(&verifier)), verifier)
+    }
+
     /// Nobody needs a token.
     pub fn open() -> Self {
         let verifier = Arc::new(Verifier::new(KeySet::default(), Requirements::default()));

@@ -84,7 +84,7 @@ catalogue! {
     1409 UNSAFE 409 "Not safe now" "The change would cost the cluster its majority." "Bring the other nodes back first."
     1410 NOT_READY 503 "Node is not ready" "A check of this node fails: it should get no traffic." "See the detail, or `/readyz?verbose`; use another node meanwhile."
     2001 CONFIG 0 "Configuration is not valid" "One or more settings are unknown or wrong." "Mend each listed setting; `message-hub config default` shows all with their meaning."
-    2002 NO_KEY 0 "SECRET_KEY missing or too short" "`serve` needs a key of at least 32 bytes." "Make one: `openssl rand -base64 48`, and set SECRET_KEY or SECRET_KEY_FILE."
+    2002 NO_KEY 0 "No key for tokens" "`serve` needs a SECRET_KEY of at least 32 bytes, or the keys of an identity provider (JWKS_FILE, JWKS_URL), and has neither." "Make one: `openssl rand -base64 48`, and set SECRET_KEY or SECRET_KEY_FILE; or see whether the identity provider answers."
     2003 PORT_IN_USE 0 "Port in use" "Another process listens on the address." "Stop it, or choose another port."
     2004 OTHER_CLUSTER 0 "Data folder of another cluster" "The folder's identity and the cluster that was asked to be joined differ." "Use the right folder, or `serve --rejoin` to set it aside and join anew."
     2005 IDENTITY_TAKEN 0 "Two nodes with one identity" "Another process runs with this data folder, or a copy of it joined from another address." "Stop the other one; never copy a data folder to make a node: start with an empty one."

@@ -90,11 +90,24 @@ fn keys(config: &Config, checker: &mut Checker<'_>) {
     if let Some(key) = &config.raft.cluster_key {
         checker.require(key.expose().len() >= KEY_BYTES, "raft.cluster_key", &format!("CLUSTER_KEY {short}"));
     }
-    if let Some(path) = &config.auth.jwks_file {
-        let readable = std::fs::File::open(path).map(drop);
-        let detail =
-            readable.as_ref().err().map(|error| format!("{} cannot be read: {error}", path.display()));
-        checker.require(readable.is_ok(), "auth.jwks_file", &detail.unwrap_or_default());
+    for (setting, file) in
+        [("auth.jwks_file", &config.auth.jwks_file), ("delivery.ca_file", &config.delivery.ca_file)]
+    {
+        let failed = file.as_ref().and_then(|path| Some((path, std::fs::File::open(path).err()?)));
+        if let Some((path, error)) = failed {
+            checker.require(false, setting, &format!("{} cannot be read: {error}", path.display()));
+        }
+    }
+    if let Some(url) = &config.auth.jwks_url {
+        let fit = url::Url::parse(url).is_ok_and(|url| match (url.scheme(), url.host()) {
+            ("https", Some(_)) => true,
+            ("http", Some(url::Host::Ipv4(ip))) => ip.is_loopback(),
+            ("http", Some(url::Host::Ipv6(ip))) => ip.is_loopback(),
+            ("http", Some(url::Host::Domain(name))) => name == "localhost",
+            _ => false,
+        });
+        let detail = "must be an https URL (http only on loopback: who can change the keys can be anybody)";
+        checker.require(fit, "auth.jwks_url", detail);
     }
     if let Some(url) = &config.rest.advertise {
         let fit = url::Url::parse(url).is_ok_and(|url| {

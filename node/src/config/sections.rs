@@ -77,6 +77,8 @@ settings! {
         secret_key: Option<Secret> = "" as "SECRET_KEY",
         /// A JSON Web Key Set with public keys (RS256, ES256, EdDSA) that also sign tokens; read again when it changes.
         jwks_file: Option<PathBuf> = "" as "JWKS_FILE",
+        /// The same, fetched from an identity provider: every five minutes, and soon after a token names a key not known yet.
+        jwks_url: Option<String> = "" as "JWKS_URL",
         /// Tokens must have this `iss`, when set.
         issuer: Option<String> = "",
         /// Tokens must have this `aud`, when set.
@@ -107,6 +109,8 @@ settings! {
         connect_timeout: Duration = "5s",
         /// Health checks at a time on one node.
         health_checks: usize = "64",
+        /// Certificate authorities (PEM) that `https` targets (and `JWKS_URL`) may be signed by, besides the public ones.
+        ca_file: Option<PathBuf> = "",
     }
 
     /// Which addresses deliveries and health checks may call.
@@ -122,5 +126,8 @@ settings! {
         level: String = "info" as "LOG_LEVEL",
         /// `text`, `json`, or `auto`: text on a terminal, JSON elsewhere.
         format: LogFormat = "auto",
+        /// One line for every request, except for probes and metrics. Off, only requests that are refused or fail have their
+        /// line (the others at `debug`): a busy node answers ten thousand a second.
+        requests: bool = "false" as "LOG_REQUESTS",
     }
 }

@@ -1,7 +1,6 @@
 //! The implementation of `ClusterControl`.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -48,8 +47,8 @@ pub struct Parts {
     pub clock: Arc<HubClock>,
     /// Request ids.
     pub ids: Arc<dyn IdSource>,
-    /// The data folder, and how much must be free there, in bytes.
-    pub disk: (PathBuf, u64),
+    /// Whether so little disk is free that new messages are refused.
+    pub disk_low: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// The cluster as operators see and steer it through this node.
@@ -95,16 +94,6 @@ impl ControlPort {
         let state = self.parts.state.borrow();
         let draining = state.members.get(&self.parts.node).is_some_and(|member| member.draining);
         draining.then_some("an operator drains the node; `message-hub cluster undrain` ends it")
-    }
-
-    /// Below max(the limit, 5 %) of free disk. Unknown counts as enough: the store finds out when it writes.
-    fn disk_low(&self) -> bool {
-        let (folder, limit) = &self.parts.disk;
-        rustix::fs::statvfs(folder).is_ok_and(|disk| {
-            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-            let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-            free < (*limit).max(total / 20)
-        })
     }
 
     async fn set_draining(
@@ -172,7 +161,7 @@ impl ClusterControl for ControlPort {
             control: self.facts(Group::Control),
             messages: self.facts(Group::Messages),
             draining: self.draining(),
-            disk_low: self.disk_low(),
+            disk_low: (self.parts.disk_low)(),
             clock_off: self.parts.clock.off(),
         })
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hub_core::error::code;
 use hub_core::port::{Check, CheckStatus, GroupStatus, Readiness};
 
 /// So many entries behind, and a node no longer counts as caught up.
@@ -104,8 +105,10 @@ fn disk(low: bool) -> (CheckStatus, String) {
 fn clock(off: Duration) -> (CheckStatus, String) {
     let seconds = off.as_secs_f64();
     if off > CLOCK_OFF {
-        let detail =
-            format!("[HUB-2011] this machine's clock is {seconds:.1} s from the cluster's; mend it (NTP)");
+        let detail = format!(
+            "[{}] this machine's clock is {seconds:.1} s from the cluster's; mend it (NTP)",
+            code::CLOCK
+        );
         (CheckStatus::Degraded, detail)
     } else {
         (CheckStatus::Ok, format!("{seconds:.3} s from the cluster's time"))

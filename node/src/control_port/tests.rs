@@ -116,7 +116,6 @@ struct Fixture {
     port: ControlPort,
     control: Arc<FakeGroup>,
     messages: Arc<FakeGroup>,
-    folder: tempfile::TempDir,
 }
 
 fn member(id: u64) -> Member {
@@ -148,7 +147,6 @@ async fn fixture(voters: &[u64], live: &[u64]) -> Fixture {
         tokio::time::timeout(Duration::from_secs(30), one.wait_caught_up()).await.unwrap();
     }
     let [first, second] = followed;
-    let folder = tempfile::tempdir().unwrap();
     let port = ControlPort::new(Parts {
         node: NodeId(1),
         state: view,
@@ -158,9 +156,9 @@ async fn fixture(voters: &[u64], live: &[u64]) -> Fixture {
         peers: Arc::new(Live(live.iter().copied().map(NodeId).collect())),
         clock,
         ids: Arc::new(Ids::new()),
-        disk: (folder.path().to_owned(), 0),
+        disk_low: Box::new(|| false),
     });
-    Fixture { port, control, messages, folder }
+    Fixture { port, control, messages }
 }
 
 fn soon() -> Instant {
@@ -175,7 +173,6 @@ async fn shows_nodes_with_role_and_life() {
     assert!(status.nodes.iter().all(|node| node.role == Role::Voter));
     assert!(!fixture.port.quorum_without(NodeId(2)).unwrap().safe);
     assert!(fixture.port.quorum_without(NodeId(3)).unwrap().safe);
-    assert!(fixture.folder.path().exists());
 }
 
 #[tokio::test]

@@ -44,19 +44,19 @@ impl Body for Outgoing {
     }
 }
 
-/// How much of an answer's body is kept.
-pub(super) const KEPT: usize = 1024;
-/// How much of it is read so that the connection can be used again; a longer one costs the connection.
-pub(super) const DRAINED: usize = 64 * 1024;
+/// How much of the body of a target's answer is kept.
+pub const KEPT: usize = 1024;
+/// How much of any body is read so that the connection can be used again; a longer one costs the connection.
+pub const DRAINED: usize = 64 * 1024;
 
-/// Reads the answer's body: its first [`KEPT`] bytes. What lies beyond [`DRAINED`] is not read.
-pub(super) async fn read(mut body: Incoming) -> Result<Bytes, hyper::Error> {
+/// Reads the answer's body: its first `keep` bytes. What lies beyond [`DRAINED`] is not read.
+pub(super) async fn read(mut body: Incoming, keep: usize) -> Result<Bytes, hyper::Error> {
     let mut kept = BytesMut::new();
     let mut seen = 0_usize;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
         seen = seen.saturating_add(data.len());
-        let room = KEPT.saturating_sub(kept.len()).min(data.len());
+        let room = keep.saturating_sub(kept.len()).min(data.len());
         kept.extend_from_slice(data.get(..room).unwrap_or_default());
         if seen > DRAINED {
             break;

@@ -73,8 +73,12 @@ impl Options {
             return Ok(config.with_webpki_roots().with_no_client_auth());
         };
         let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let public = roots.len();
         for certificate in CertificateDer::pem_file_iter(file).map_err(BuildError::Authorities)? {
             roots.add(certificate.map_err(BuildError::Authorities)?)?;
+        }
+        if roots.len() == public {
+            return Err(BuildError::NoAuthority);
         }
         Ok(config.with_root_certificates(roots).with_no_client_auth())
     }
@@ -93,6 +97,8 @@ pub struct Call {
     pub body: Bytes,
     /// Until the answer must have been read.
     pub timeout: Duration,
+    /// How many bytes of the answer's body are kept; at most [`DRAINED`](super::DRAINED) are ever read.
+    pub keep: usize,
     /// Tells whether the request may have left; keep a clone to ask after the call was dropped.
     pub departure: Departure,
 }
@@ -104,7 +110,7 @@ pub struct Answer {
     pub status: u16,
     /// `Retry-After` as it came.
     pub retry_after: Option<String>,
-    /// First KiB of the body.
+    /// The first bytes of the body, as many as the call keeps.
     pub body: Bytes,
 }
 
@@ -131,7 +137,7 @@ impl Outbound {
     }
 
     async fn exchange(&self, call: Call) -> Result<Answer, TransportError> {
-        let departure = call.departure;
+        let (departure, keep) = (call.departure, call.keep);
         let may_be_http2 = call.uri.scheme_str() == Some("https");
         let bodiless = call.body.is_empty();
         let mut request = Request::new(Outgoing::new(call.body, departure.clone()));
@@ -145,7 +151,7 @@ impl Outbound {
         let (head, incoming) = response.into_parts();
         let retry_after =
             head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body = body::read(incoming).await.map_err(|_| TransportError::Broken)?;
+        let body = body::read(incoming, keep).await.map_err(|_| TransportError::Broken)?;
         Ok(Answer { status: head.status.as_u16(), retry_after, body })
     }
 }

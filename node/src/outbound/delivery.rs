@@ -10,7 +10,7 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT
 use hyper::{Method, Uri};
 
 use super::signature::sign;
-use super::{Call, Departure};
+use super::{Call, Departure, KEPT};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const HUB_ATTEMPT: HeaderName = HeaderName::from_static("hub-attempt");
@@ -57,6 +57,7 @@ impl Delivery<'_> {
             headers,
             body: body.into(),
             timeout,
+            keep: KEPT,
             departure: Departure::default(),
         })
     }

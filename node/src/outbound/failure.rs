@@ -16,6 +16,9 @@ pub enum BuildError {
     /// A certificate authority was not readable.
     #[error("certificate authorities are not readable")]
     Authorities(#[source] rustls::pki_types::pem::Error),
+    /// The file of certificate authorities holds none.
+    #[error("file of certificate authorities holds no certificate")]
+    NoAuthority,
 }
 
 /// Why no connection was made.

@@ -16,9 +16,10 @@ pub mod signature;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use body::{DRAINED, KEPT};
 pub use client::{Answer, Call, Options, Outbound};
 pub use departure::Departure;
 pub use failure::BuildError;
-pub use guard::Guard;
+pub use guard::{Anywhere, Guard};
 pub use resolver::{ResolveError, Resolver, SystemResolver};
 pub use retry_after::retry_after;

@@ -134,6 +134,7 @@ fn call(uri: Uri, timeout: Duration) -> Call {
         headers: HeaderMap::new(),
         body: Bytes::from_static(b"{}"),
         timeout,
+        keep: KEPT,
         departure: Departure::default(),
     }
 }
@@ -297,4 +298,17 @@ async fn names_that_do_not_resolve_and_name_servers_that_do_not_answer_differ() 
         let call = call("http://nobody.example/".parse().unwrap(), LONG);
         assert_eq!(client.call(call).await, Err(expected));
     }
+}
+
+#[tokio::test]
+async fn a_file_of_authorities_without_any_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let build = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        Options { ca_file: Some(file), ..Options::default() }.build(with_loopback(), Arc::new(SystemResolver))
+    };
+    assert!(matches!(build("empty.pem", "no certificate here"), Err(BuildError::NoAuthority)));
+    let broken = "-----BEGIN CERTIFICATE-----\nnonsense!\n-----END CERTIFICATE-----\n";
+    assert!(matches!(build("broken.pem", broken), Err(BuildError::Authorities(_))));
 }

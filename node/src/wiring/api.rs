@@ -80,6 +80,7 @@ fn options(base: &Base) -> Options {
         max_in_flight: config.rest.max_in_flight,
         open_metrics: config.rest.open_metrics,
         open_docs: config.rest.open_docs,
+        log_requests: config.log.requests,
         ..Options::default()
     }
 }

@@ -13,7 +13,7 @@ use super::targets::Targets;
 use crate::coded::CodedError;
 use crate::control_port::Seen;
 use crate::lifecycle::{OnCancel, OnError, Stage, TaskKind};
-use crate::outbound::{self, Outbound, SystemResolver};
+use crate::outbound::{self, Guard, Outbound, SystemResolver};
 use crate::worker::{delivery, health_checker, sweeper};
 
 const fn kind(name: &'static str) -> TaskKind {
@@ -56,7 +56,7 @@ pub fn start(
     handle: &delivery::Handle,
     ports: Ports,
 ) -> Result<Arc<dyn HealthReports>, CodedError> {
-    let outbound = outbound(base, &ports)?;
+    let outbound = outbound(base, Arc::new(ports.targets.clone()))?;
     let dispatcher = options(base)
         .build(
             handle,
@@ -105,13 +105,18 @@ pub fn start(
     Ok(Arc::new(reports))
 }
 
-fn outbound(base: &Base, ports: &Ports) -> Result<Outbound, CodedError> {
+/// The one way out, to what `guard` permits.
+///
+/// # Errors
+/// The certificate authorities cannot be used.
+pub fn outbound(base: &Base, guard: Arc<dyn Guard>) -> Result<Outbound, CodedError> {
     let limit = base.config.delivery.connect_timeout.as_millis();
     let options = outbound::Options {
         connect_timeout_ms: u32::try_from(limit).unwrap_or(u32::MAX),
+        ca_file: base.config.delivery.ca_file.clone(),
         ..outbound::Options::default()
     };
     options
-        .build(Arc::new(ports.targets.clone()), Arc::new(SystemResolver))
+        .build(guard, Arc::new(SystemResolver))
         .map_err(|error| CodedError::new(code::CONFIG, "the outgoing client cannot be set up").because(error))
 }

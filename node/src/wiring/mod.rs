@@ -10,6 +10,7 @@ pub mod delivery;
 pub mod drain;
 pub mod forming;
 pub mod groups;
+mod key_sets;
 mod node;
 pub mod targets;
 

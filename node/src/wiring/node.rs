@@ -66,7 +66,7 @@ impl Node {
     /// Why it cannot start, with its code.
     pub async fn start_with(clock: HubClock, config: Config, rejoin: bool) -> Result<Self, CodedError> {
         let base = Base::new(config, clock)?;
-        let access = access::access(&base)?;
+        let access = access::access(&base).await?;
         let admission = Admission::new(&base, access::cluster_key(&base)?);
         let path = base.config.node.data.clone();
         if rejoin && let Some(aside) = DataFolder::set_aside(&path, base.clock.wall())? {
@@ -88,7 +88,7 @@ impl Node {
         admission.announce(&groups, &identity, folder.register(), &place).await?;
         keep_members(&base, &transport, &groups);
 
-        let (cluster, steered) = control(&base, &endpoints, &folder, &groups, &peers);
+        let (cluster, steered) = control(&base, &endpoints, &groups, &peers);
         keep_time(&base, &endpoints, &groups, &peers, &steered)?;
         let asked = peers.clone();
         let live: Live = Arc::new(move |node| asked.live().contains(&node));
@@ -216,7 +216,6 @@ fn keep_members(base: &Base, transport: &Transport, groups: &Groups) {
 fn control(
     base: &Base,
     endpoints: &Endpoints,
-    folder: &DataFolder,
     groups: &Groups,
     peers: &Peers,
 ) -> (Arc<ControlPort>, [Led; 2]) {
@@ -235,6 +234,7 @@ fn control(
         },
     ];
     let [first, second] = steered.clone().map(|led| (led.group, led.followed));
+    let store = Arc::clone(&groups.store);
     let port = ControlPort::new(Parts {
         node: endpoints.node_id,
         state: groups.state.clone(),
@@ -244,7 +244,7 @@ fn control(
         peers: Arc::new(Known(peers.clone())),
         clock: Arc::clone(&base.clock),
         ids: Arc::clone(&base.ids),
-        disk: (folder.path().to_owned(), base.config.messages.min_free_disk.0),
+        disk_low: Box::new(move || store.disk_is_low()),
     });
     (Arc::new(port), steered)
 }

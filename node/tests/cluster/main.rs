@@ -2,7 +2,9 @@
 
 mod contract;
 mod health;
+mod keys;
 mod lone;
 mod refusals;
 mod support;
 mod three;
+mod tls;

@@ -102,7 +102,11 @@ impl TestNode {
         let settings = settings(pairs);
         let config = configuration(folder, &settings)?;
         if std::env::var_os("LOG_LEVEL").is_some() {
-            let log = config::Log { level: std::env::var("LOG_LEVEL")?, format: config::LogFormat::Text };
+            let log = config::Log {
+                level: std::env::var("LOG_LEVEL")?,
+                format: config::LogFormat::Text,
+                requests: false,
+            };
             let _only_the_first = hub_node::telemetry::init(&log);
         }
         let node = Node::start_with(HubClock::new(machine), config, false).await?;
@@ -209,8 +213,15 @@ impl Http {
             request = request.header("content-type", "application/json");
         }
         let bytes = body.map(|body| body.to_string()).unwrap_or_default();
+        self.send_request(request.body(Full::from(bytes))?).await
+    }
+
+    async fn send_request(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> anyhow::Result<(StatusCode, String, Bytes)> {
         let answer = tokio::time::timeout(Duration::from_secs(70), async {
-            let response = self.0.request(request.body(Full::from(bytes))?).await?;
+            let response = self.0.request(request).await?;
             let status = response.status();
             let kind =
                 response.headers().get("content-type").map(|kind| kind.to_str().map(ToOwned::to_owned));
@@ -218,6 +229,13 @@ impl Http {
             anyhow::Ok((status, kind.transpose()?.unwrap_or_default(), bytes))
         });
         answer.await.context("no answer")?
+    }
+
+    /// With a token, where calls need one.
+    pub(crate) async fn get_as(&self, url: &str, token: &str) -> anyhow::Result<(StatusCode, Value)> {
+        let request = Request::get(url).header("authorization", format!("Bearer {token}"));
+        let (status, _, bytes) = self.send_request(request.body(Full::default())?).await?;
+        Ok((status, serde_json::from_slice(&bytes)?))
     }
 
     pub(crate) async fn call(
