@@ -48,37 +48,31 @@ pub(crate) async fn read_body(
         Problem::new(code::OVERLOADED, "too many bodies are being read by this node")
             .retry_after(std::time::Duration::from_secs(1))
     })?;
-    let collected = tokio::time::timeout(hub.options.body_timeout, Limited::new(body, limit).collect());
-    let bytes = match collected.await {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large(limit)),
-        Ok(Err(error)) => {
-            return Err(Problem::new(code::BAD_REQUEST, format!("the body broke off: {error}")));
-        }
-        Err(_) => {
-            hub.metrics.rejected("body_timeout");
-            let seconds = hub.options.body_timeout.as_secs_f32();
-            let detail = format!("the body did not arrive within {seconds} s");
-            return Err(Problem::new(code::HEADER_TIMEOUT, detail));
-        }
-    };
+    let bytes = collect(hub, body, limit).await?;
     hub.metrics.body_bytes.inc_by(bytes.len() as u64);
     Ok(BodyText { bytes, media, _room: room })
 }
 
-/// For calls that take no body: one that is sent all the same is refused, never ignored. `{}` is as good as none.
-pub(crate) async fn refuse_body(body: Body) -> Result<(), Problem> {
-    const ROOM: usize = 1_024;
-    let collected = Limited::new(body, ROOM).collect();
-    let bytes = match tokio::time::timeout(std::time::Duration::from_secs(10), collected).await {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large(ROOM)),
-        Ok(Err(error)) => {
-            return Err(Problem::new(code::BAD_REQUEST, format!("the body broke off: {error}")));
+/// All of the body, if it is small enough and arrives in time.
+async fn collect(hub: &Hub, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let collected = tokio::time::timeout(hub.options.body_timeout, Limited::new(body, limit).collect());
+    match collected.await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit)),
+        Ok(Err(error)) => Err(Problem::new(code::BAD_REQUEST, format!("the body broke off: {error}"))),
+        Err(_) => {
+            hub.metrics.rejected("body_timeout");
+            let seconds = hub.options.body_timeout.as_secs_f32();
+            let detail = format!("the body did not arrive within {seconds} s");
+            Err(Problem::new(code::HEADER_TIMEOUT, detail))
         }
-        Err(_) => return Err(Problem::new(code::HEADER_TIMEOUT, "the body did not arrive in time")),
-    };
-    match bytes.trim_ascii() {
+    }
+}
+
+/// For calls that take no body: one that is sent all the same is refused, never ignored. `{}` is as good as none.
+pub(crate) async fn refuse_body(hub: &Hub, body: Body) -> Result<(), Problem> {
+    const ROOM: usize = 1_024;
+    match collect(hub, body, ROOM).await?.trim_ascii() {
         [] | b"{}" => Ok(()),
         _ => Err(super::params::bad_field("", "this call takes no body")),
     }

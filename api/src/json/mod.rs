@@ -8,7 +8,7 @@ pub use object::{Fields, Shape};
 pub use path::Path;
 pub use reader::{Reader, shape_of};
 
-use hub_core::error::code;
+use hub_core::error::{FieldError, code};
 
 use crate::problem::Problem;
 
@@ -25,6 +25,18 @@ pub fn text(bytes: &[u8]) -> Result<&str, Problem> {
             format!("the body is not UTF-8: invalid byte at offset {}", error.valid_up_to()),
         )),
     }
+}
+
+/// Starts to read a body that should be an object; what is wrong with its fields goes to `errors`.
+///
+/// # Errors
+/// `NOT_JSON` if it is no JSON.
+pub fn read_object<'a, 'e>(
+    body: &'a [u8],
+    errors: &'e mut Vec<FieldError>,
+) -> Result<Reader<'a, 'static, 'e>, Problem> {
+    let shape: Shape<'a> = serde_json::from_str(text(body)?).map_err(|error| malformed(&error))?;
+    Ok(Reader::new(shape, &Path::Root, errors))
 }
 
 /// A parse error as a problem, with line and column.

@@ -24,7 +24,7 @@ use crate::{health, problem, v1};
     components(schemas(problem::Body, problem::FieldProblem)),
     tags(
         (name = "messages", description = "Send messages and see what became of them."),
-        (name = "dead-letters", description = "Messages that were given up."),
+        (name = "dead letters", description = "Messages that were given up."),
         (name = "services", description = "Who can get messages, and where."),
         (name = "cluster", description = "The nodes, and steering them."),
         (name = "health", description = "How this node is."),

@@ -3,21 +3,25 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::Body;
 use axum::extract::FromRequestParts;
+use axum::http::header::ETAG;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use axum::response::{IntoResponse, Response};
 use hub_core::control::{Command, Reply, State};
+use hub_core::error::code;
+use hub_core::id::ServiceName;
 use hub_core::port::Consistency;
 use hub_core::registry::Service;
 
-use crate::extract::{Caller, request_id};
+use crate::extract::{Caller, Params, no_condition, refuse_body, request_id};
 use crate::hub::Hub;
 use crate::problem::Problem;
 
 /// `Hub-Revision`: the log index that was seen or written.
 pub(crate) const HUB_REVISION: HeaderName = HeaderName::from_static("hub-revision");
-/// `Hub-Consistency`: `linearizable`, `stale`, or for lists of messages `eventual`.
+/// `Hub-Consistency`: `linearizable`, or `stale` for what may lag; lists of messages always may.
 pub(crate) const HUB_CONSISTENCY: HeaderName = HeaderName::from_static("hub-consistency");
 /// `Hub-Known-Leader`: the leader of `control`, as this node knows.
 pub(crate) const HUB_KNOWN_LEADER: HeaderName = HeaderName::from_static("hub-known-leader");
@@ -37,6 +41,11 @@ pub(crate) async fn read(hub: &Hub, consistency: Consistency) -> Result<Seen, Pr
 }
 
 impl Seen {
+    /// A registered service.
+    pub(crate) fn service(&self, name: &ServiceName) -> Result<Arc<Service>, Problem> {
+        self.state.services.get(name).cloned().ok_or_else(|| no_service(name))
+    }
+
     /// An answer that says what it was read from.
     pub(crate) fn answer(&self, hub: &Hub, response: impl IntoResponse) -> Response {
         let mut response = response.into_response();
@@ -52,6 +61,18 @@ pub(crate) fn mark(hub: &Hub, headers: &mut HeaderMap, revision: u64, consistenc
     if let Some(leader) = hub.control.leadership().leader {
         headers.insert(HUB_KNOWN_LEADER, HeaderValue::from(leader.0));
     }
+}
+
+/// Says which revision of a service is shown.
+pub(crate) fn tag(headers: &mut HeaderMap, service: &Service) {
+    if let Ok(revision) = HeaderValue::from_str(&format!("\"{}\"", service.revision)) {
+        headers.insert(ETAG, revision);
+    }
+}
+
+/// There is no such service.
+pub(crate) fn no_service(name: &ServiceName) -> Problem {
+    Problem::new(code::NO_SERVICE, format!("no service {name} is registered"))
 }
 
 /// The word for a consistency.
@@ -94,6 +115,13 @@ pub(crate) struct Changed {
 }
 
 impl Change {
+    /// Refuses what a change that is said by its path alone does not take: a query, a condition, a body.
+    pub(crate) async fn bare(&self, hub: &Hub, params: Params, body: Body) -> Result<(), Problem> {
+        params.finish()?;
+        no_condition(&self.headers)?;
+        refuse_body(hub, body).await
+    }
+
     /// Proposes the command, and writes the audit record when it took effect.
     pub(crate) async fn propose(
         &self,

@@ -9,8 +9,8 @@ use axum::response::Response;
 use hub_core::access::Scope;
 use hub_core::error::code;
 use hub_core::id::MessageId;
-use hub_core::message::{Record, Status};
-use hub_core::port::{Consistency, DeadLetterOutcome};
+use hub_core::message::Status;
+use hub_core::port::DeadLetterOutcome;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -18,9 +18,9 @@ use utoipa_axum::routes;
 
 use super::control::Change;
 use super::message::{
-    MessagePage, MessageView, conflict, find, id_view, list_query, may_change, page_answer, read_fault,
+    MessagePage, MessageView, changeable, conflict, find, id_view, list_query, page_answer, read_fault,
 };
-use crate::extract::{Caller, Params, message_id, no_condition, refuse_body};
+use crate::extract::{Caller, Params, message_id};
 use crate::hub::Hub;
 use crate::problem::Problem;
 
@@ -42,7 +42,8 @@ pub struct DeadLetterView {
 
 /// List dead letters
 ///
-/// Newest message first, without their attempts. Lists may lag a little behind writes.
+/// Newest message first, without their attempts. Lists may lag a little behind writes. A page may hold fewer than `limit` although more
+/// follow (large messages, rare matches): only a null `next_cursor` is the end.
 #[utoipa::path(
     get,
     path = "/dead-letters",
@@ -88,18 +89,11 @@ async fn get(
     caller.require_any(&[Scope::MessagesRead, Scope::MessagesAdmin])?;
     let consistency = params.consistency();
     params.finish()?;
-    let record = dead_letter(&hub, &caller, message_id(&id)?, consistency).await?;
+    let record = find(&hub, &caller, message_id(&id)?, consistency, hub.deadline()).await?;
+    if record.status != Status::DeadLetter {
+        return Err(no_dead_letter());
+    }
     id_view(&record, consistency)
-}
-
-async fn dead_letter(
-    hub: &Hub,
-    caller: &Caller,
-    id: MessageId,
-    consistency: Consistency,
-) -> Result<Record, Problem> {
-    let record = find(hub, caller, id, consistency).await?;
-    if record.status == Status::DeadLetter { Ok(record) } else { Err(no_dead_letter()) }
 }
 
 fn no_dead_letter() -> Problem {
@@ -114,7 +108,10 @@ fn no_dead_letter() -> Problem {
     path = "/dead-letters/{id}/replay",
     operation_id = "replayDeadLetter",
     tag = "dead letters",
-    params(("id" = String, Path, description = "The message's id.", format = "uuid")),
+    params(
+        ("id" = String, Path, description = "The message's id.", format = "uuid"),
+        ("Hub-Reason" = Option<String>, Header, description = "Why, for the record."),
+    ),
     responses((status = 200, description = "It waits for delivery.", body = DeadLetterView)),
 )]
 async fn replay(
@@ -124,8 +121,7 @@ async fn replay(
     params: Params,
     body: Body,
 ) -> Result<Json<DeadLetterView>, Problem> {
-    let id = check(&hub, &change, &id, params, body).await?;
-    let deadline = hub.deadline();
+    let (id, deadline) = changeable(&hub, &change, &id, params, body).await?;
     let outcome = hub.store_call(deadline, hub.store.replay(id, deadline)).await?;
     answer(&change, id, outcome, "sent again")
 }
@@ -136,7 +132,10 @@ async fn replay(
     path = "/dead-letters/{id}",
     operation_id = "discardDeadLetter",
     tag = "dead letters",
-    params(("id" = String, Path, description = "The message's id.", format = "uuid")),
+    params(
+        ("id" = String, Path, description = "The message's id.", format = "uuid"),
+        ("Hub-Reason" = Option<String>, Header, description = "Why, for the record."),
+    ),
     responses((status = 200, description = "Discarded.", body = DeadLetterView)),
 )]
 async fn discard(
@@ -146,30 +145,9 @@ async fn discard(
     params: Params,
     body: Body,
 ) -> Result<Json<DeadLetterView>, Problem> {
-    let id = check(&hub, &change, &id, params, body).await?;
-    let deadline = hub.deadline();
+    let (id, deadline) = changeable(&hub, &change, &id, params, body).await?;
     let outcome = hub.store_call(deadline, hub.store.discard(id, deadline)).await?;
     answer(&change, id, outcome, "discarded")
-}
-
-async fn check(
-    hub: &Hub,
-    change: &Change,
-    id: &str,
-    params: Params,
-    body: Body,
-) -> Result<MessageId, Problem> {
-    let caller = &change.caller;
-    caller.require_any(&[Scope::MessagesSend, Scope::MessagesAdmin])?;
-    params.finish()?;
-    no_condition(&change.headers)?;
-    refuse_body(body).await?;
-    let id = message_id(id)?;
-    if !caller.0.has(Scope::MessagesAdmin) {
-        let record = find(hub, caller, id, Consistency::Linearizable).await?;
-        may_change(caller, &record)?;
-    }
-    Ok(id)
 }
 
 fn answer(

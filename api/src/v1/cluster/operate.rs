@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use hub_core::access::Scope;
-use hub_core::error::FieldError;
 use hub_core::id::NodeId;
 use hub_core::port::{ClusterError, Group};
 
@@ -16,7 +15,7 @@ use super::input::{DrainInput, TransferInput};
 use super::view::{DrainView, TransferView};
 use crate::extract::{Params, no_condition, read_body, refuse_body};
 use crate::hub::Hub;
-use crate::json::{self, Path, Reader, Shape};
+use crate::json;
 use crate::problem::Problem;
 use crate::v1::control::Change;
 
@@ -42,12 +41,7 @@ pub(super) async fn drain(
     params: Params,
     body: Body,
 ) -> Result<Json<DrainView>, Problem> {
-    let node = chosen_node(&hub, &change, params, body).await?;
-    let deadline = hub.long_deadline();
-    let done = hub.bounded(deadline, hub.cluster.drain(node, deadline)).await;
-    done.unwrap_or_else(unfinished)?;
-    change.audit();
-    Ok(Json(DrainView { node_id: node.0, draining: true }))
+    set_draining(&hub, &change, params, body, true).await
 }
 
 /// End a node's drain
@@ -66,12 +60,22 @@ pub(super) async fn undrain(
     params: Params,
     body: Body,
 ) -> Result<Json<DrainView>, Problem> {
-    let node = chosen_node(&hub, &change, params, body).await?;
+    set_draining(&hub, &change, params, body, false).await
+}
+
+async fn set_draining(
+    hub: &Arc<Hub>,
+    change: &Change,
+    params: Params,
+    body: Body,
+    draining: bool,
+) -> Result<Json<DrainView>, Problem> {
+    let node = chosen_node(hub, change, params, body).await?;
     let deadline = hub.long_deadline();
-    let done = hub.bounded(deadline, hub.cluster.undrain(node, deadline)).await;
-    done.unwrap_or_else(unfinished)?;
+    let call = if draining { hub.cluster.drain(node, deadline) } else { hub.cluster.undrain(node, deadline) };
+    hub.bounded(deadline, call).await.unwrap_or_else(unfinished)?;
     change.audit();
-    Ok(Json(DrainView { node_id: node.0, draining: false }))
+    Ok(Json(DrainView { node_id: node.0, draining }))
 }
 
 /// Hand a leadership over
@@ -114,12 +118,12 @@ async fn chosen_node(hub: &Arc<Hub>, change: &Change, params: Params, body: Body
     params.finish()?;
     no_condition(&change.headers)?;
     if is_bare(&change.headers) {
-        refuse_body(body).await?;
+        refuse_body(hub, body).await?;
         return Ok(hub.cluster.node_id());
     }
     let body = read_body(hub, &change.headers, body, MAX_BODY, false).await?;
     let mut errors = Vec::new();
-    let mut reader = open(&body.bytes, &mut errors)?;
+    let mut reader = json::read_object(&body.bytes, &mut errors)?;
     let node = reader.number("node_id", 0, u64::MAX);
     reader.finish();
     if errors.is_empty() {
@@ -136,7 +140,7 @@ fn is_bare(headers: &HeaderMap) -> bool {
 
 fn read_transfer(body: &[u8]) -> Result<(Group, Option<NodeId>), Problem> {
     let mut errors = Vec::new();
-    let mut reader = open(body, &mut errors)?;
+    let mut reader = json::read_object(body, &mut errors)?;
     let name = reader.required_text("group");
     let group = name.as_deref().and_then(|name| Group::ALL.into_iter().find(|group| group.as_str() == name));
     if name.is_some() && group.is_none() {
@@ -148,10 +152,4 @@ fn read_transfer(body: &[u8]) -> Result<(Group, Option<NodeId>), Problem> {
         Some(group) if errors.is_empty() => Ok((group, to)),
         _ => Err(Problem::fields(errors)),
     }
-}
-
-fn open<'a, 'e>(body: &'a [u8], errors: &'e mut Vec<FieldError>) -> Result<Reader<'a, 'static, 'e>, Problem> {
-    let shape: Shape<'a> =
-        serde_json::from_str(json::text(body)?).map_err(|error| json::malformed(&error))?;
-    Ok(Reader::new(shape, &Path::Root, errors))
 }

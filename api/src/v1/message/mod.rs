@@ -13,7 +13,7 @@ pub use input::{BatchInput, MessageInput};
 pub use view::{AcceptedView, AttemptView, BatchItem, BatchView, CancelledView, MessagePage, MessageView};
 
 pub(super) use filter::list_query;
-pub(super) use read::{conflict, find, may_change, read_fault};
+pub(super) use read::{changeable, conflict, find, read_fault};
 pub(super) use view::{id_view, page_answer};
 
 use std::sync::Arc;

@@ -1,12 +1,11 @@
 //! Showing messages, and calling them back.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use axum::response::Response;
 use hub_core::access::Scope;
 use hub_core::error::code;
@@ -16,9 +15,10 @@ use hub_core::port::{CancelOutcome, Consistency, StoreError};
 
 use super::filter::list_query;
 use super::view::{CancelledView, MessagePage, MessageView, id_view, page_answer};
-use crate::extract::{Caller, Params, message_id, no_condition, refuse_body};
+use crate::extract::{Caller, Params, message_id};
 use crate::hub::Hub;
 use crate::problem::Problem;
+use crate::v1::control::Change;
 
 /// A message the caller takes part in. To all others it does not exist.
 pub(crate) async fn find(
@@ -26,17 +26,31 @@ pub(crate) async fn find(
     caller: &Caller,
     id: MessageId,
     consistency: Consistency,
+    deadline: Instant,
 ) -> Result<Record, Problem> {
-    let deadline = hub.deadline();
     let found =
         hub.store_call(deadline, hub.store.get(id, consistency, deadline)).await.map_err(read_fault)?;
     found.filter(|record| caller.takes_part_in(&record.message)).ok_or_else(no_message)
 }
 
-/// May change this message: its sender, or an administrator.
-pub(crate) fn may_change(caller: &Caller, record: &Record) -> Result<(), Problem> {
+/// A message that the caller may change, being its sender or an administrator, by a call that is said by its path alone;
+/// and when that must be done.
+pub(crate) async fn changeable(
+    hub: &Hub,
+    change: &Change,
+    id: &str,
+    params: Params,
+    body: Body,
+) -> Result<(MessageId, Instant), Problem> {
+    let caller = &change.caller;
     caller.require_any(&[Scope::MessagesSend, Scope::MessagesAdmin])?;
-    caller.require_sender(&record.message.sender)
+    change.bare(hub, params, body).await?;
+    let (id, deadline) = (message_id(id)?, hub.deadline());
+    if !caller.0.has(Scope::MessagesAdmin) {
+        let record = find(hub, caller, id, Consistency::Linearizable, deadline).await?;
+        caller.require_sender(&record.message.sender)?;
+    }
+    Ok((id, deadline))
 }
 
 /// A failed read is never of unknown outcome: it can simply be repeated.
@@ -76,13 +90,14 @@ pub(super) async fn get(
     caller.require_any(&[Scope::MessagesRead, Scope::MessagesAdmin])?;
     let consistency = params.consistency();
     params.finish()?;
-    let record = find(&hub, &caller, message_id(&id)?, consistency).await?;
+    let record = find(&hub, &caller, message_id(&id)?, consistency, hub.deadline()).await?;
     id_view(&record, consistency)
 }
 
 /// List messages
 ///
-/// Newest first, without their attempts. Lists may lag a little behind writes.
+/// Newest first, without their attempts. Lists may lag a little behind writes. A page may hold fewer than `limit` although more
+/// follow (large messages, rare matches): only a null `next_cursor` is the end.
 #[utoipa::path(
     get,
     path = "/messages",
@@ -125,22 +140,12 @@ pub(super) async fn list(
 )]
 pub(super) async fn cancel(
     State(hub): State<Arc<Hub>>,
-    caller: Caller,
+    change: Change,
     Path(id): Path<String>,
     params: Params,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<CancelledView>, Problem> {
-    caller.require_any(&[Scope::MessagesSend, Scope::MessagesAdmin])?;
-    params.finish()?;
-    no_condition(&headers)?;
-    refuse_body(body).await?;
-    let id = message_id(&id)?;
-    if !caller.0.has(Scope::MessagesAdmin) {
-        let record = find(&hub, &caller, id, Consistency::Linearizable).await?;
-        may_change(&caller, &record)?;
-    }
-    let deadline = hub.deadline();
+    let (id, deadline) = changeable(&hub, &change, &id, params, body).await?;
     match hub.store_call(deadline, hub.store.cancel(id, deadline)).await? {
         CancelOutcome::Cancelled { may_have_arrived } => {
             Ok(Json(CancelledView { id, status: Status::Cancelled, may_have_arrived }))

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header::{ETAG, LOCATION};
+use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hub_core::access::Scope;
@@ -19,11 +19,11 @@ use hub_core::registry::Service;
 use super::input::RegistrationInput;
 use super::parse;
 use super::view::{RegisteredView, ServiceView};
-use crate::extract::{Params, if_match, no_condition, read_body, refuse_body, service_name};
+use crate::extract::{Params, if_match, read_body, service_name};
 use crate::hub::Hub;
 use crate::problem::Problem;
 use crate::v1::PREFIX;
-use crate::v1::control::{Change, mark};
+use crate::v1::control::{Change, mark, no_service, tag};
 use crate::v1::message::read_fault;
 
 /// Most bytes of a registration: a thousand instances with long URLs.
@@ -74,19 +74,17 @@ pub(super) async fn register(
     let view = RegisteredView { service: ServiceView::from(&*service), revision: service.revision, secret };
     let mut response = Json(view).into_response();
     *response.status_mut() = if created { StatusCode::CREATED } else { StatusCode::OK };
-    tag(&hub, &mut response, &service, index);
+    mark_changed(&hub, &mut response, &service, index);
     if created && let Ok(place) = HeaderValue::from_str(&format!("{PREFIX}/services/{}", service.name)) {
         response.headers_mut().insert(LOCATION, place);
     }
     Ok(response)
 }
 
-/// Says which revision of a service is shown.
-pub(super) fn tag(hub: &Hub, response: &mut Response, service: &Service, index: u64) {
+/// Says which revision of a service is shown, and which log index was written.
+pub(super) fn mark_changed(hub: &Hub, response: &mut Response, service: &Service, index: u64) {
     mark(hub, response.headers_mut(), index, Consistency::Linearizable);
-    if let Ok(revision) = HeaderValue::from_str(&format!("\"{}\"", service.revision)) {
-        response.headers_mut().insert(ETAG, revision);
-    }
+    tag(response.headers_mut(), service);
 }
 
 /// A signing secret: `whsec_` and base64 of 32 random bytes.
@@ -109,6 +107,7 @@ pub(super) fn fresh_secret(hub: &Hub) -> Arc<str> {
     params(
         ("name" = String, Path, description = "The service's name."),
         ("drain" = Option<bool>, Query, description = "Wait for the backlog first."),
+        ("Hub-Reason" = Option<String>, Header, description = "Why, for the record."),
         ("Idempotency-Key" = Option<String>, Header, description = "Up to 255 characters, in quotes or bare; known for a minute."),
     ),
     responses((status = 204, description = "Removed.")),
@@ -123,9 +122,7 @@ pub(super) async fn deregister(
     let service = owned(&change, &name)?;
     let drain = params.flag("drain");
     params.later("force");
-    params.finish()?;
-    no_condition(&change.headers)?;
-    refuse_body(body).await?;
+    change.bare(&hub, params, body).await?;
     if drain {
         drained(&hub, &service, hub.long_deadline()).await?;
     }
@@ -136,7 +133,7 @@ pub(super) async fn deregister(
 /// Waits until nothing is open for the service.
 async fn drained(hub: &Hub, service: &ServiceName, deadline: Instant) -> Result<(), Problem> {
     if !hub.read_control(true, deadline).await?.services.contains_key(service) {
-        return Err(Problem::new(code::NO_SERVICE, format!("no service {service} is registered")));
+        return Err(no_service(service));
     }
     loop {
         let backlog = hub.store_call(deadline, hub.store.backlog(service)).await.map_err(read_fault)?;
@@ -161,6 +158,7 @@ async fn drained(hub: &Hub, service: &ServiceName, deadline: Instant) -> Result<
     params(
         ("name" = String, Path, description = "The service's name."),
         ("id" = String, Path, description = "The instance's id."),
+        ("Hub-Reason" = Option<String>, Header, description = "Why, for the record."),
         ("Idempotency-Key" = Option<String>, Header, description = "Up to 255 characters, in quotes or bare; known for a minute."),
     ),
     responses((status = 204, description = "Removed.")),
@@ -173,9 +171,7 @@ pub(super) async fn deregister_instance(
     body: Body,
 ) -> Result<Response, Problem> {
     let service = owned(&change, &name)?;
-    params.finish()?;
-    no_condition(&change.headers)?;
-    refuse_body(body).await?;
+    change.bare(&hub, params, body).await?;
     let command = Command::DeregisterInstance { service, instance: instance_id(&id)? };
     let changed = change.propose(&hub, command, hub.deadline()).await?;
     Ok(removed(&hub, changed.index))

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderValue;
-use axum::http::header::ETAG;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use hub_core::access::Scope;
 use hub_core::control;
 use hub_core::error::code;
 use hub_core::id::ServiceName;
+use hub_core::port::Consistency;
 use hub_core::registry::Service;
 
 use super::health_view::{HealthSummary, HealthSummaryPage, ServiceHealth, ServiceStatus};
@@ -18,7 +18,7 @@ use super::view::{BacklogView, RoutesView, ServicePage, ServiceView};
 use crate::extract::{Caller, Params, service_name};
 use crate::hub::Hub;
 use crate::problem::Problem;
-use crate::v1::control::{Seen, read};
+use crate::v1::control::{HUB_CONSISTENCY, Seen, read, tag, word};
 use crate::v1::message::read_fault;
 
 const DEFAULT_LIMIT: u32 = 100;
@@ -34,13 +34,6 @@ fn may_read(caller: &Caller, service: &ServiceName) -> Result<(), Problem> {
     } else {
         caller.require_any(&READERS)
     }
-}
-
-fn find<'a>(state: &'a control::State, name: &ServiceName) -> Result<&'a Arc<Service>, Problem> {
-    state
-        .services
-        .get(name)
-        .ok_or_else(|| Problem::new(code::NO_SERVICE, format!("no service {name} is registered")))
 }
 
 /// The services of one page.
@@ -105,15 +98,25 @@ impl Selection {
 pub(super) async fn list(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    mut params: Params,
+    params: Params,
 ) -> Result<Response, Problem> {
+    let (seen, items, next_cursor) = page::<ServiceView>(&hub, &caller, params).await?;
+    Ok(seen.answer(&hub, Json(ServicePage { items, next_cursor })))
+}
+
+/// One page of the registry, and where the next one starts.
+async fn page<T: for<'a> From<&'a Service>>(
+    hub: &Hub,
+    caller: &Caller,
+    mut params: Params,
+) -> Result<(Seen, Vec<T>, Option<String>), Problem> {
     caller.require_any(&READERS)?;
     let consistency = params.consistency();
     let selection = Selection::read(&mut params);
     params.finish()?;
-    let seen = read(&hub, consistency).await?;
-    let (items, next_cursor) = selection.of::<ServiceView>(&seen.state);
-    Ok(seen.answer(&hub, Json(ServicePage { items, next_cursor })))
+    let seen = read(hub, consistency).await?;
+    let (items, next) = selection.of(&seen.state);
+    Ok((seen, items, next))
 }
 
 /// Show a service
@@ -136,26 +139,26 @@ pub(super) async fn get(
     Path(name): Path<String>,
     params: Params,
 ) -> Result<Response, Problem> {
-    let (seen, name) = one(&hub, &caller, &name, params).await?;
-    let service = find(&seen.state, &name)?;
-    let mut response = seen.answer(&hub, Json(ServiceView::from(&**service)));
-    if let Ok(revision) = HeaderValue::from_str(&format!("\"{}\"", service.revision)) {
-        response.headers_mut().insert(ETAG, revision);
-    }
+    let (seen, service) = one(&hub, &caller, &name, params).await?;
+    let mut response = seen.answer(&hub, Json(ServiceView::from(&*service)));
+    tag(response.headers_mut(), &service);
     Ok(response)
 }
 
+/// One service of the registry.
 async fn one(
     hub: &Hub,
     caller: &Caller,
     name: &str,
     mut params: Params,
-) -> Result<(Seen, ServiceName), Problem> {
+) -> Result<(Seen, Arc<Service>), Problem> {
     let name = service_name(name)?;
     may_read(caller, &name)?;
     let consistency = params.consistency();
     params.finish()?;
-    Ok((read(hub, consistency).await?, name))
+    let seen = read(hub, consistency).await?;
+    let service = seen.service(&name)?;
+    Ok((seen, service))
 }
 
 /// Where to call a service
@@ -178,9 +181,8 @@ pub(super) async fn routes(
     Path(name): Path<String>,
     params: Params,
 ) -> Result<Response, Problem> {
-    let (seen, name) = one(&hub, &caller, &name, params).await?;
-    let view = RoutesView::from(&**find(&seen.state, &name)?);
-    Ok(seen.answer(&hub, Json(view)))
+    let (seen, service) = one(&hub, &caller, &name, params).await?;
+    Ok(seen.answer(&hub, Json(RoutesView::from(&*service))))
 }
 
 /// How a service fares
@@ -203,8 +205,8 @@ pub(super) async fn health(
     Path(name): Path<String>,
     params: Params,
 ) -> Result<Response, Problem> {
-    let (seen, name) = one(&hub, &caller, &name, params).await?;
-    let view = ServiceHealth::new(find(&seen.state, &name)?, &hub.health.reports(&name));
+    let (seen, service) = one(&hub, &caller, &name, params).await?;
+    let view = ServiceHealth::new(&service, &hub.health.reports(&service.name));
     Ok(seen.answer(&hub, Json(view)))
 }
 
@@ -226,14 +228,9 @@ pub(super) async fn health(
 pub(super) async fn health_of_all(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    mut params: Params,
+    params: Params,
 ) -> Result<Response, Problem> {
-    caller.require_any(&READERS)?;
-    let consistency = params.consistency();
-    let selection = Selection::read(&mut params);
-    params.finish()?;
-    let seen = read(&hub, consistency).await?;
-    let (items, next_cursor) = selection.of::<HealthSummary>(&seen.state);
+    let (seen, items, next_cursor) = page::<HealthSummary>(&hub, &caller, params).await?;
     Ok(seen.answer(&hub, Json(HealthSummaryPage { items, next_cursor })))
 }
 
@@ -253,19 +250,22 @@ pub(super) async fn backlog(
     caller: Caller,
     Path(name): Path<String>,
     params: Params,
-) -> Result<Json<BacklogView>, Problem> {
+) -> Result<Response, Problem> {
     let name = service_name(&name)?;
     if !(caller.0.has(Scope::MessagesRead) && caller.0.is(&name)) {
         caller.require_any(&[Scope::ServicesRead, Scope::MessagesAdmin, Scope::ClusterAdmin])?;
     }
     params.finish()?;
-    let backlog = hub.store_call(hub.deadline(), hub.store.backlog(&name)).await.map_err(read_fault)?;
+    let deadline = hub.deadline();
+    let backlog = hub.store_call(deadline, hub.store.backlog(&name)).await.map_err(read_fault)?;
     let known = backlog.accepted_total > 0 || backlog.depth > 0 || (hub.view)().services.contains_key(&name);
-    if !known && !hub.read_control(true, hub.deadline()).await?.services.contains_key(&name) {
+    if !known && !hub.read_control(true, deadline).await?.services.contains_key(&name) {
         return Err(Problem::new(
             code::NO_SERVICE,
             format!("no service {name} is registered, and nothing waits for it"),
         ));
     }
-    Ok(Json(BacklogView::new(&name, &backlog, hub.clock.now())))
+    let mut response = Json(BacklogView::new(&name, &backlog, hub.clock.now())).into_response();
+    response.headers_mut().insert(HUB_CONSISTENCY, HeaderValue::from_static(word(Consistency::Stale)));
+    Ok(response)
 }

@@ -8,12 +8,12 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use hub_core::control::Command;
 
-use super::change::{fresh_secret, instance_id, owned, tag};
+use super::change::{fresh_secret, instance_id, mark_changed, owned};
 use super::input::MaintenanceInput;
 use super::view::{SecretView, ServiceView};
-use crate::extract::{Params, no_condition, read_body, refuse_body};
+use crate::extract::{Params, no_condition, read_body};
 use crate::hub::Hub;
-use crate::json::{self, Path as Place, Reader, Shape};
+use crate::json;
 use crate::problem::Problem;
 use crate::v1::control::{Change, Changed};
 
@@ -75,9 +75,7 @@ async fn set_paused(
     paused: bool,
 ) -> Result<Response, Problem> {
     let service = owned(change, name)?;
-    params.finish()?;
-    no_condition(&change.headers)?;
-    refuse_body(body).await?;
+    change.bare(hub, params, body).await?;
     let changed = change.propose(hub, Command::SetPaused { service, paused }, hub.deadline()).await?;
     show(hub, changed)
 }
@@ -86,7 +84,7 @@ fn show(hub: &Hub, changed: Changed) -> Result<Response, Problem> {
     let index = changed.index;
     let (service, ..) = changed.service()?;
     let mut response = Json(ServiceView::from(&*service)).into_response();
-    tag(hub, &mut response, &service, index);
+    mark_changed(hub, &mut response, &service, index);
     Ok(response)
 }
 
@@ -124,10 +122,8 @@ pub(super) async fn maintenance(
 }
 
 fn read_maintenance(body: &[u8]) -> Result<bool, Problem> {
-    let shape: Shape<'_> =
-        serde_json::from_str(json::text(body)?).map_err(|error| json::malformed(&error))?;
     let mut errors = Vec::new();
-    let mut reader = Reader::new(shape, &Place::Root, &mut errors);
+    let mut reader = json::read_object(body, &mut errors)?;
     let maintenance = reader.typed("maintenance", "true or false");
     if maintenance.is_none() && reader.is_good() {
         reader.invalid("maintenance", "is required");
@@ -162,9 +158,7 @@ pub(super) async fn rotate_secret(
     body: Body,
 ) -> Result<Response, Problem> {
     let service = owned(&change, &name)?;
-    params.finish()?;
-    no_condition(&change.headers)?;
-    refuse_body(body).await?;
+    change.bare(&hub, params, body).await?;
     let command = Command::RotateSecret { service, secret: fresh_secret(&hub) };
     let changed = change.propose(&hub, command, hub.deadline()).await?;
     let index = changed.index;
@@ -176,7 +170,7 @@ pub(super) async fn rotate_secret(
     let previous_valid_until = service.secrets.iter().filter_map(|held| held.valid_until).max();
     let view = SecretView { secret, previous_valid_until, revision: service.revision };
     let mut response = Json(view).into_response();
-    tag(&hub, &mut response, &service, index);
+    mark_changed(&hub, &mut response, &service, index);
     let no_store = axum::http::HeaderValue::from_static("no-store");
     response.headers_mut().insert(axum::http::header::CACHE_CONTROL, no_store);
     Ok(response)

@@ -15,7 +15,7 @@ use hub_core::registry::{
 use serde_json::value::RawValue;
 
 use crate::hub::UrlPolicy;
-use crate::json::{self, Path, Reader, Shape};
+use crate::json::{self, Path, Reader};
 use crate::problem::Problem;
 
 type Instance = (InstanceId, Arc<str>, u16);
@@ -33,10 +33,8 @@ pub(super) fn registration(
     fresh_secret: Arc<str>,
     urls: &UrlPolicy,
 ) -> Result<Registration, Problem> {
-    let shape: Shape<'_> =
-        serde_json::from_str(json::text(body)?).map_err(|error| json::malformed(&error))?;
     let mut errors = Vec::new();
-    let mut reader = Reader::new(shape, &Path::Root, &mut errors);
+    let mut reader = json::read_object(body, &mut errors)?;
     let read = read(&mut reader, if_revision, fresh_secret);
     reader.finish();
     if let Some((registration, short)) = &read {

@@ -15,10 +15,10 @@ use hub_core::registry::Service;
 
 use super::change::owned;
 use super::view::TestView;
-use crate::extract::{Params, Trace, no_condition, refuse_body};
+use crate::extract::{Params, Trace};
 use crate::hub::Hub;
 use crate::problem::Problem;
-use crate::v1::control::Change;
+use crate::v1::control::{Change, no_service};
 use crate::v1::message::{AttemptView, read_fault};
 
 /// The type of test messages.
@@ -51,16 +51,12 @@ pub(super) async fn test(
     body: Body,
 ) -> Result<Json<TestView>, Problem> {
     let name = owned(&change, &name)?;
-    params.finish()?;
-    no_condition(&change.headers)?;
-    refuse_body(body).await?;
-    let target = hub.target(&name, hub.deadline()).await?;
-    let service =
-        target.ok_or_else(|| Problem::new(code::NO_SERVICE, format!("no service {name} is registered")))?;
+    change.bare(&hub, params, body).await?;
+    let deadline = hub.deadline();
+    let service = hub.target(&name, deadline).await?.ok_or_else(|| no_service(&name))?;
     let sender = change.caller.0.service.clone().unwrap_or_else(|| name.clone());
     let message = test_message(&hub, sender, &service, &trace)?;
     let id = message.id;
-    let deadline = hub.deadline();
     let accepted =
         hub.store_call(deadline, hub.store.accept(vec![message], AcceptMode::Each, deadline)).await?;
     if let Some(Err(refusal)) = accepted.into_iter().next() {
