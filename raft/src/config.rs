@@ -58,7 +58,8 @@ pub struct GroupOptions {
     /// Entries that stay in the log behind the checkpoint, for followers that were away for a moment.
     pub keep_entries: u64,
     /// Most log entries submitted and not yet applied, on the leader; what comes meanwhile shares the next entry. Also
-    /// the most forwarded batches without an answer, on a follower.
+    /// the most forwarded batches without an answer, on a follower. With two, one is synced and replicated while the
+    /// other is applied; more only make entries smaller, and each costs the same syncs, calls and transactions.
     pub entries_in_flight: usize,
     /// Most proposals without an answer in this node; more are refused as overloaded.
     pub max_waiting: usize,
@@ -80,7 +81,7 @@ impl GroupOptions {
             profile: Profile::default(),
             checkpoint_every: 10_000,
             keep_entries: 10_000,
-            entries_in_flight: 8,
+            entries_in_flight: 2,
             max_waiting: 32_768,
             max_waiting_bytes: 128 << 20,
             repeat_unknown: true,

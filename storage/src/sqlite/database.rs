@@ -44,6 +44,8 @@ pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, Fault> 
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
         .pragma("cache_size", "-16384")
+        // Journals of single statements: in files, each would be made and deleted.
+        .pragma("temp_store", "memory")
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
         .pragma("journal_size_limit", (64 << 20).to_string());
     let mut connection =
