@@ -85,7 +85,9 @@ fn things_to_try(cluster: &DevCluster, demo: bool) -> Result<String, Failure> {
     if let Some(token) = token {
         put(&format!("  export MESSAGE_HUB_TOKEN={token}"));
     }
-    put("  message-hub cluster status");
+    // With its path: where it was built, no shell looks for it.
+    let program = cluster.nodes().first().map(|node| node.program().display().to_string());
+    put(&format!("  {} cluster status", quoted(&program.unwrap_or_default())));
     put("\nKill a node and watch the others carry on:");
     for node in cluster.nodes() {
         put(&format!("  kill -9 {}   # node {}", node.pid().unwrap_or(0), node.number()));
@@ -96,6 +98,12 @@ fn things_to_try(cluster: &DevCluster, demo: bool) -> Result<String, Failure> {
     }
     put("Ctrl-C ends it.\n");
     Ok(text)
+}
+
+/// As a shell takes it for one word.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// The running counters.
@@ -117,6 +125,12 @@ pub(super) fn counters(counts: &Counts) -> String {
 mod tests {
     use super::*;
     use crate::bench::Totals;
+
+    #[test]
+    fn a_path_is_one_word() {
+        assert_eq!(quoted("/a/target/message-hub"), "/a/target/message-hub");
+        assert_eq!(quoted("/a b/it's"), r"'/a b/it'\''s'");
+    }
 
     #[test]
     fn counters_are_one_line() {

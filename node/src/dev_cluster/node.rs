@@ -147,6 +147,12 @@ impl Node {
         self.endpoints.as_ref().map(|endpoints| &endpoints.rest_url)
     }
 
+    /// The program that it runs.
+    #[must_use]
+    pub fn program(&self) -> &std::path::Path {
+        &self.plan.program
+    }
+
     /// Its log file.
     #[must_use]
     pub fn log(&self) -> &std::path::Path {
