@@ -8,6 +8,7 @@ use serde::Serialize;
 use url::Url;
 
 use super::args::{ClientArgs, text_or_file};
+use super::messages::Page;
 use super::output::{self, Column};
 use super::{Exit, Failure, schedule};
 use crate::client::{Call, push_query, segment};
@@ -33,6 +34,8 @@ enum Command {
         /// Only with this status.
         #[arg(long)]
         status: Option<String>,
+        #[command(flatten)]
+        page: Page,
     },
     /// Show a service and its instances.
     Get(Name),
@@ -57,6 +60,9 @@ enum Command {
     Health {
         /// The service; all if none is given.
         name: Option<ServiceName>,
+        /// Where the page before ended.
+        #[arg(long, conflicts_with = "name")]
+        cursor: Option<String>,
     },
     /// Show where deliveries to a service go at the moment.
     Routes(Name),
@@ -230,8 +236,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         }
         Command::List { .. } => output.page(&answer.body, LIST),
         Command::Get(_) => with_part(output, &answer.body, ITEM, "/instances", INSTANCES),
-        Command::Health { name: None } => output.page(&answer.body, HEALTH_LIST),
-        Command::Health { name: Some(_) } => with_part(output, &answer.body, HEALTH, "/instances", CHECKS),
+        Command::Health { name: None, .. } => output.page(&answer.body, HEALTH_LIST),
+        Command::Health { name: Some(_), .. } => {
+            with_part(output, &answer.body, HEALTH, "/instances", CHECKS)
+        }
         Command::Routes(_) => with_part(output, &answer.body, ROUTE, "/instances", ROUTES),
         Command::Test(_) => {
             output.item(&answer.body, TEST)?;
@@ -271,13 +279,14 @@ fn call(command: &Command) -> Result<Call, Failure> {
         Command::Register(args) => {
             Call::post(format!("{BASE}/register")).json(registration(args)?).if_match(args.if_match)
         }
-        Command::List { tag, status } => {
+        Command::List { tag, status, page } => {
             let mut path = BASE.to_owned();
             for (name, value) in [("tag", tag), ("status", status)] {
                 if let Some(value) = value {
                     push_query(&mut path, name, value);
                 }
             }
+            page.push(&mut path);
             Call::get(path)
         }
         Command::Get(service) => Call::get(of(&service.name, "")),
@@ -290,8 +299,14 @@ fn call(command: &Command) -> Result<Call, Failure> {
         Command::Pause(service) => Call::put(of(&service.name, "/pause")),
         Command::Resume(service) => Call::put(of(&service.name, "/resume")),
         Command::Test(service) => Call::post(of(&service.name, "/test")),
-        Command::Health { name: Some(name) } => Call::get(of(name, "/health")),
-        Command::Health { name: None } => Call::get(format!("{BASE}/health")),
+        Command::Health { name: Some(name), .. } => Call::get(of(name, "/health")),
+        Command::Health { name: None, cursor } => {
+            let mut path = format!("{BASE}/health");
+            if let Some(cursor) = cursor {
+                push_query(&mut path, "cursor", cursor);
+            }
+            Call::get(path)
+        }
         Command::Routes(service) => Call::get(of(&service.name, "/routes")),
         Command::Backlog(service) => Call::get(of(&service.name, "/backlog")),
     })
@@ -387,7 +402,8 @@ mod tests {
     #[test]
     fn each_command_has_its_call() {
         let cases = [
-            (vec!["list", "--tag", "a"], "GET /api/v1/services?tag=a"),
+            (vec!["list", "--tag", "a"], "GET /api/v1/services?tag=a&limit=50"),
+            (vec!["list", "--cursor", "b"], "GET /api/v1/services?limit=50&cursor=b"),
             (vec!["get", "a"], "GET /api/v1/services/a"),
             (vec!["deregister", "a", "--drain"], "DELETE /api/v1/services/a?drain=true"),
             (vec!["deregister", "a", "--instance", "i-1"], "DELETE /api/v1/services/a/instances/i-1"),
@@ -396,6 +412,7 @@ mod tests {
             (vec!["test", "a"], "POST /api/v1/services/a/test"),
             (vec!["health", "a"], "GET /api/v1/services/a/health"),
             (vec!["health"], "GET /api/v1/services/health"),
+            (vec!["health", "--cursor", "b"], "GET /api/v1/services/health?cursor=b"),
             (vec!["routes", "a"], "GET /api/v1/services/a/routes"),
             (vec!["backlog", "a"], "GET /api/v1/services/a/backlog"),
         ];

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use hub_core::error::code;
+use serde_json::json;
 
 use crate::support::{Http, TestNode, refused};
 
@@ -72,5 +73,40 @@ async fn a_copy_of_a_folder_is_no_second_node() -> anyhow::Result<()> {
     second.ready(&http).await?;
     second.stop().await;
     first.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_that_are_never_called_are_refused_when_they_are_registered() -> anyhow::Result<()> {
+    let (folder, http) = (tempfile::tempdir()?, Http::new());
+    // As it is without a setting: everything but loopback. And with loopback, as `dev` has it.
+    let mut plain = TestNode::start(&folder.path().join("1"), &[("targets.allowed", "")]).await?;
+    let mut open = TestNode::start(&folder.path().join("2"), &[]).await?;
+    let (own_rest, own_raft) = (open.url.clone(), format!("http://{}", open.raft));
+    for (node, urls) in [
+        (
+            &plain,
+            vec![
+                "http://127.0.0.1:9000",
+                "http://[::1]:9000",
+                "http://localhost:9000",
+                "http://0.0.0.0:9000",
+            ],
+        ),
+        (&plain, vec!["http://169.254.169.254/latest", "http://[fe80::1]", "http://[::ffff:127.0.0.1]:9000"]),
+        (&open, vec![own_rest.as_str(), own_raft.as_str(), "http://169.254.169.254"]),
+    ] {
+        node.ready(&http).await?;
+        for url in urls {
+            let body = json!({"name": "target", "url": url});
+            let (status, answer) = http.post(&format!("{}/api/v1/services/register", node.url), body).await?;
+            assert_eq!(status.as_u16(), 422, "{url}: {answer}");
+            assert_eq!(answer["code"], code::URL_REFUSED.to_string(), "{url}: {answer}");
+        }
+    }
+    let (_, services) = http.get(&format!("{}/api/v1/services", open.url)).await?;
+    assert_eq!(services["items"], json!([]));
+    plain.stop().await;
+    open.stop().await;
     Ok(())
 }
