@@ -52,6 +52,10 @@ impl From<ProposeError> for Problem {
                 code::TOO_LARGE,
                 format!("the command takes {bytes} bytes, more than one entry may hold"),
             ),
+            ProposeError::Unsupported => Self::new(
+                code::NOT_BUILT,
+                "the node that leads runs a version that does not know this change",
+            ),
             ProposeError::Stopped => stopping(),
             ProposeError::Unknown(reason) => unknown(&reason),
         }

@@ -35,6 +35,20 @@ pub struct Identity {
     pub founder: bool,
     /// The cluster knows it, and so its logs hold something: never again may they be found empty.
     pub established: bool,
+    /// How often its cluster was rebuilt: 1, and one more for each recovery; 0 before it belongs to one.
+    pub generation: u64,
+    /// How far a recovery has come, if one is under way.
+    pub recovery: Option<Recovery>,
+}
+
+/// How far a recovery has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recovery {
+    /// The logs may be rebuilt in part: it must be done again.
+    Begun,
+    /// The logs are rebuilt; the nodes left behind are still members.
+    Rebuilt,
 }
 
 impl Identity {
@@ -48,28 +62,42 @@ impl Identity {
             incarnation: Some(incarnation),
             founder: false,
             established: false,
+            generation: 0,
+            recovery: None,
         }
     }
 
     /// The same node, as the first of a new cluster.
     #[must_use]
-    pub const fn founding(&self, cluster: u128) -> Self {
-        let Self { version, incarnation, established, .. } = *self;
-        Self {
-            version,
-            cluster: Some(cluster),
-            node: Some(NodeId(1)),
-            incarnation,
-            founder: true,
-            established,
-        }
+    pub fn founding(&self, cluster: u128) -> Self {
+        Self { founder: true, ..self.admitted(cluster, NodeId(1), 1) }
     }
 
-    /// The same node, let into a cluster.
+    /// The same node, let into a cluster of this generation.
     #[must_use]
-    pub const fn admitted(&self, cluster: u128, node: NodeId) -> Self {
-        let Self { version, incarnation, founder, established, .. } = *self;
-        Self { version, cluster: Some(cluster), node: Some(node), incarnation, founder, established }
+    pub fn admitted(&self, cluster: u128, node: NodeId, generation: u64) -> Self {
+        Self { cluster: Some(cluster), node: Some(node), generation, ..self.clone() }
+    }
+
+    /// The same node, about to become a cluster of one: of a generation of its own from now on.
+    #[must_use]
+    pub fn recovering(&self) -> Self {
+        let begun = self.recovery == Some(Recovery::Begun);
+        let generation = if begun { self.generation } else { self.generation + 1 };
+        Self { generation, recovery: Some(Recovery::Begun), ..self.clone() }
+    }
+
+    /// The same node with its logs rebuilt. Without the control state it founds its cluster again.
+    #[must_use]
+    pub fn rebuilt(&self, control_lost: bool) -> Self {
+        let (founder, established) = (self.founder || control_lost, self.established && !control_lost);
+        Self { recovery: Some(Recovery::Rebuilt), founder, established, ..self.clone() }
+    }
+
+    /// The same node, its recovery done.
+    #[must_use]
+    pub fn recovered(&self) -> Self {
+        Self { recovery: None, ..self.clone() }
     }
 
     /// The same node, known by its cluster.
@@ -128,7 +156,7 @@ impl DataFolder {
     /// Makes the folder if need be, takes it for this process, and reads who it belongs to.
     ///
     /// # Errors
-    /// In use (`HUB-2005`), not writable (`HUB-2015`), full (`HUB-2007`), damaged (`HUB-2006`), of a newer version (`HUB-2012`).
+    /// In use (`HUB-2005`), not writable (`HUB-2007`), damaged (`HUB-2006`), of a newer version (`HUB-2012`).
     pub fn open(path: &Path) -> Result<Self, CodedError> {
         let failed = |what: &str, error: io::Error| {
             CodedError::new(io_code(&error), format!("{what} {}", path.display())).because(error)
@@ -212,6 +240,24 @@ impl DataFolder {
             })?;
         }
         Ok(())
+    }
+
+    /// Moves the data of one group into `set-aside-…` and makes its folders anew.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn set_group_aside(&self, group: &str, now: Timestamp) -> Result<PathBuf, CodedError> {
+        let aside = self.path.join(format!("set-aside-{}", now.as_millis()));
+        let moved = make_folder(&aside)
+            .and_then(|()| fs::rename(self.path.join(group), aside.join(group)))
+            .and_then(|()| sync_folder(&aside))
+            .and_then(|()| sync_folder(&self.path));
+        moved.map_err(|error| {
+            CodedError::new(io_code(&error), format!("cannot set aside {group} in {}", self.path.display()))
+                .because(error)
+        })?;
+        self.make_folders()?;
+        Ok(aside.join(group))
     }
 
     /// Another handle that can keep the identity.
@@ -430,7 +476,7 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_is_refused() {
         let refused = DataFolder::open(Path::new("/proc/message-hub")).err().unwrap();
-        assert!(matches!(refused.code, code::NOT_WRITABLE | code::IO), "{refused}");
+        assert!(matches!(refused.code, code::DISK_FULL | code::IO), "{refused}");
         let file = tempfile::NamedTempFile::new().unwrap();
         assert_eq!(DataFolder::open(&file.path().join("below")).err().unwrap().code, code::IO);
     }

@@ -12,6 +12,7 @@ pub mod identity;
 pub mod ids;
 pub mod lifecycle;
 pub mod outbound;
+pub mod recover;
 pub mod serve;
 pub mod telemetry;
 pub mod wiring;

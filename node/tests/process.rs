@@ -95,6 +95,83 @@ fn a_signal_ends_it_in_good_order_and_a_second_at_once() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// One request over a connection of its own; the head of its answer, if there is one.
+fn post(address: &str, path: &str, body: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: hub\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    );
+    stream.write_all(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes()).ok()?;
+    let mut answer = [0; 64];
+    let read = stream.read(&mut answer).ok()?;
+    Some(String::from_utf8_lossy(answer.get(..read)?).into_owned()).filter(|answer| !answer.is_empty())
+}
+
+#[test]
+fn a_disk_that_fails_ends_it_at_once_with_a_code() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    // Files may grow to 2 MiB; what is beyond fails as a broken disk does.
+    let mut child = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 4096; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_message-hub")])
+        .args([
+            "serve",
+            "--rest",
+            "127.0.0.1:0",
+            "--raft",
+            "127.0.0.1:0",
+            "--no-auth",
+            "--log-format",
+            "json",
+        ])
+        // Who waited for the drain limit would not end in this test's time.
+        .args(["--set", "node.drain_limit=3600s", "--set", "targets.allowed=127.0.0.0/8", "--data"])
+        .arg(&data)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    up(&mut child, &data)?;
+    let endpoints: serde_json::Value = serde_json::from_slice(&std::fs::read(data.join("endpoints.json"))?)?;
+    let address = endpoints["rest_url"].as_str().context("no url")?.trim_start_matches("http://").to_owned();
+    let mut stderr = child.stderr.take().context("no stderr")?;
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).map(|_| text)
+    });
+    // A delivery that is never answered runs when it happens.
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    let service = format!(r#"{{"name":"silent","url":"http://{}"}}"#, silent.local_addr()?);
+    let registered = (0..300).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        post(&address, "/api/v1/services/register", &service).is_some_and(|answer| answer.contains(" 201"))
+    });
+    ensure!(registered, "the service was not registered");
+    let content = "x".repeat(100_000);
+    let message = format!(
+        r#"{{"sender_service":"t","target_service":"silent","message_type":"t.made","content":"{content}"}}"#
+    );
+    let deadline = 120;
+    for _ in 0..deadline {
+        if child.try_wait()?.is_some() {
+            break;
+        }
+        if post(&address, "/api/v1/messages", &message).is_none() {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+    let status = child.try_wait()?;
+    if status.is_none() {
+        child.kill()?;
+    }
+    let text = reader.join().map_err(|_| anyhow::anyhow!("reading failed"))??;
+    ensure!(status.and_then(|status| status.code()) == Some(1), "{status:?}: {text}");
+    ensure!(text.contains("HUB-2013"), "{text}");
+    Ok(())
+}
+
 fn wait_for_line(child: &mut Child, wanted: &str) -> anyhow::Result<()> {
     let mut stderr = child.stderr.take().context("no stderr")?;
     let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);

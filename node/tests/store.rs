@@ -74,6 +74,7 @@ async fn new_card(incarnation: u128) -> (Card, TcpListener) {
     let card = Card {
         node: None,
         cluster: Some(CLUSTER),
+        generation: 1,
         incarnation,
         raft_addr: listener.local_addr().unwrap().to_string(),
         rest_url: "http://127.0.0.1:1".to_owned(),
@@ -86,7 +87,7 @@ impl Node {
     async fn open(world: &World, card: Card, listener: TcpListener, dir: &Path) -> Self {
         let (node, boot) = (card.node.unwrap(), card.incarnation);
         let version = "0.1.0".into();
-        let options = TransportOptions { key: key(), cluster: CLUSTER, node, version, boot };
+        let options = TransportOptions { key: key(), cluster: CLUSTER, generation: 1, node, version, boot };
         let transport = options.build(listener, world.clock.clone());
         let registry = Registry::new();
         let memory = MemoryOptions { dir: dir.join("control-state") };

@@ -12,7 +12,6 @@ mod proto;
 mod spawn;
 mod state_machine;
 #[cfg(test)]
-#[expect(dead_code, reason = "shared with the tests of clusters, which use all of it")]
 #[path = "../tests/cluster/toy.rs"]
 mod toy;
 mod type_config;
@@ -20,7 +19,7 @@ mod type_config;
 pub use config::{GroupOptions, Profile};
 pub use failure::GroupFailure;
 pub use group::{Group, GroupStatus};
-pub use log_store::{LogOptions, OpenError};
+pub use log_store::{LogOptions, OpenError, Rebuild, Remains};
 pub use membership::{Card, ControlGroup, JoinError, Joined, Joiner, Keeper, KeeperOptions};
 pub use network::{ClusterKey, HandshakeError, Refusal, Transport, TransportOptions};
 pub use peers::Peers;

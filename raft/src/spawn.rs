@@ -33,6 +33,11 @@ impl Tasks {
         self.cancel.clone().cancelled_owned()
     }
 
+    /// Is cancelled with the tasks, or before.
+    pub(crate) fn child(&self) -> CancellationToken {
+        self.cancel.child_token()
+    }
+
     /// They were told to stop.
     pub(crate) fn is_stopped(&self) -> bool {
         self.cancel.is_cancelled()

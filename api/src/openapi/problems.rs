@@ -107,6 +107,7 @@ fn terms(operation: &str) -> Option<Terms> {
         "watchServices" | "heartbeatInstance" => (Some(VIEWERS), &[LATER]),
         "getCluster" => (Some(VIEWERS), &[]),
         "checkQuorum" => (Some(VIEWERS), &[&[code::NO_NODE]]),
+        "removeNode" => (Some(OPERATORS), &[CLUSTER]),
         "drainNode" | "undrainNode" | "transferLeader" => (Some(OPERATORS), &[BODY, CLUSTER]),
         _ => return None,
     };

@@ -389,6 +389,10 @@ impl ClusterControl for FakeCluster {
     async fn undrain(&self, node: NodeId, _: Instant) -> Result<(), ClusterError> {
         self.done(format!("undrain {node}"), ())
     }
+
+    async fn remove(&self, node: NodeId, _: Instant) -> Result<(), ClusterError> {
+        self.done(format!("remove {node}"), ())
+    }
 }
 
 /// Health checks as a test wants them: the same for every service.

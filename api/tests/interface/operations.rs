@@ -34,10 +34,19 @@ async fn steering() {
     let moved =
         rig.call(Call::post(transfer).admin().json(&json!({"group": "messages"}))).await.expect(200).json();
     assert_eq!(moved, json!({"group": "messages", "leader": 3}));
+    rig.call(Call::delete("/api/v1/cluster/members/3").admin()).await.expect(204);
+    rig.call(Call::delete("/api/v1/cluster/members/x").admin()).await.expect(404).refused(code::NO_NODE);
     let asked = rig.fakes.cluster.asked.lock().unwrap().clone();
     assert_eq!(
         asked,
-        ["drain 1", "drain 3", "undrain 1", "transfer control Some(NodeId(2))", "transfer messages None"]
+        [
+            "drain 1",
+            "drain 3",
+            "undrain 1",
+            "transfer control Some(NodeId(2))",
+            "transfer messages None",
+            "remove 3"
+        ]
     );
     for body in
         [json!({}), json!({"group": "all"}), json!({"group": "control", "to": "x", "y": 1}), json!([])]

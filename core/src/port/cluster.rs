@@ -222,4 +222,7 @@ pub trait ClusterControl: Send + Sync + 'static {
 
     /// Ends a drain: the node takes traffic and deliveries again.
     async fn undrain(&self, node: NodeId, deadline: Instant) -> Result<(), ClusterError>;
+
+    /// Removes `node` for good: it leaves both groups and is let in no more. A live one that leads hands over first.
+    async fn remove(&self, node: NodeId, deadline: Instant) -> Result<(), ClusterError>;
 }

@@ -47,6 +47,9 @@ pub enum ProposeError {
         /// Encoded size.
         bytes: usize,
     },
+    /// Certainly not written: the node that leads cannot read the command, so it runs another version.
+    #[error("the leader does not know this command; it runs another version")]
+    Unsupported,
     /// Certainly not written: this node is stopping, or its group has failed.
     #[error("group is stopped")]
     Stopped,

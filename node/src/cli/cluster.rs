@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::args::ClientArgs;
 use super::output::{self, Column};
-use super::{Exit, Failure, cluster_status};
+use super::{Exit, Failure, cluster_status, recover};
 use crate::client::{Call, push_query};
 
 /// See and operate the cluster.
@@ -38,6 +38,14 @@ enum Command {
         #[arg(long, value_name = "ID")]
         to: Option<u64>,
     },
+    /// Remove a node for good: it leaves the cluster and is let in no more. A live one hands its leaderships over first.
+    Remove {
+        /// The node.
+        #[arg(value_name = "ID")]
+        node: u64,
+    },
+    /// Make the survivor of a lost majority, or of damage, a cluster of one. The node must be stopped.
+    Recover(recover::Args),
     /// Say whether a node can be stopped without losing the majority; exit code 3 if not.
     Quorum {
         /// The node.
@@ -90,6 +98,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             let body = node.map_or_else(|| json!({}), |id| json!({ "node_id": id }));
             client.send(Call::post("/api/v1/cluster/drain").json(body.to_string())).await?;
             output::note("draining");
+            Ok(())
+        }
+        Command::Recover(args) => recover::run(args).await,
+        Command::Remove { node } => {
+            client.send(Call::delete(format!("/api/v1/cluster/members/{node}"))).await?;
+            output::note("removed");
             Ok(())
         }
         Command::TransferLeader { group, to } => {

@@ -13,6 +13,7 @@ mod exit;
 mod explain;
 mod messages;
 mod output;
+mod recover;
 mod schedule;
 mod serve;
 mod services;

@@ -65,6 +65,7 @@ fn ranges(config: &Config, checker: &mut Checker<'_>) {
     checker.duration("rest.body_timeout", config.rest.body_timeout, second, 3600 * second);
     checker.duration("rest.request_timeout", config.rest.request_timeout, second, 300 * second);
     checker.duration("raft.join_timeout", config.raft.join_timeout, second / 10, DAY);
+    checker.duration("raft.remove_dead_after", config.raft.remove_dead_after, Duration::ZERO, 365 * DAY);
     checker.count("rest.max_connections", wide(config.rest.max_connections), 1, 1_000_000);
     checker.count("rest.max_in_flight", wide(config.rest.max_in_flight), 1, 1_000_000);
     checker.count("messages.max_content_bytes", config.messages.max_content_bytes.0, 1, MAX_CONTENT_BYTES);

@@ -61,6 +61,9 @@ settings! {
         peers: Vec<HostPort> = "",
         /// The second node becomes a voter at once: the cluster of two then stops when either stops.
         two_nodes: bool = "false",
+        /// A voter that is silent for this long is removed for good if the cluster can bear more failures without it:
+        /// in practice, once another node votes in its place. 0s for never.
+        remove_dead_after: Duration = "10m",
         /// Traffic between nodes is not encrypted; said aloud, it may leave the loopback interface.
         plain_peers: bool = "false",
         /// The key that nodes prove to each other; derived from `auth.secret_key` when empty. At least 32 bytes.

@@ -8,7 +8,7 @@ mod steer;
 
 pub use follow::{Followed, Seen, follow};
 pub use port::{ControlPort, Parts, Peers};
-pub use quorum::without;
+pub use quorum::{removal, without};
 pub use readiness::{Facts, GroupFacts, readiness};
 pub use steer::{Steered, hand_over};
 

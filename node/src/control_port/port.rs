@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::follow::Followed;
 use super::readiness::{Facts, GroupFacts, readiness};
 use super::steer::Steered;
-use super::without;
+use super::{removal, without};
 use crate::clock::HubClock;
 
 /// How often a drain looks whether the node still leads.
@@ -33,6 +33,8 @@ pub trait Peers: Send + Sync + 'static {
 pub struct Parts {
     /// This node.
     pub node: NodeId,
+    /// The cluster's generation.
+    pub generation: u64,
     /// The control state.
     pub state: watch::Receiver<State>,
     /// Where control commands are proposed.
@@ -102,8 +104,11 @@ impl ControlPort {
         draining: bool,
         deadline: Instant,
     ) -> Result<(), ClusterError> {
+        self.change(Command::SetDraining { node, draining }, deadline).await
+    }
+
+    async fn change(&self, command: Command, deadline: Instant) -> Result<(), ClusterError> {
         let request = self.parts.ids.request_id();
-        let command = Command::SetDraining { node, draining };
         let committed = self.parts.proposals.propose(Submitted { request, command }, deadline).await?;
         match committed.reply {
             Reply::Refused(Refusal::NoNode) => Err(ClusterError::NoNode),
@@ -148,7 +153,7 @@ impl ClusterControl for ControlPort {
         });
         ClusterStatus {
             cluster_id: state.cluster,
-            generation: 1,
+            generation: self.parts.generation,
             node_id: self.parts.node,
             nodes: nodes.collect(),
             messages: self.parts.messages.0.status(),
@@ -219,5 +224,18 @@ impl ClusterControl for ControlPort {
 
     async fn undrain(&self, node: NodeId, deadline: Instant) -> Result<(), ClusterError> {
         self.set_draining(node, false, deadline).await
+    }
+
+    async fn remove(&self, node: NodeId, deadline: Instant) -> Result<(), ClusterError> {
+        let status = self.status();
+        let check = removal(&status, node).ok_or(ClusterError::NoNode)?;
+        if !check.safe {
+            return Err(ClusterError::Unsafe(check.reason));
+        }
+        let leads = status.control.leader == Some(node) || status.messages.leader == Some(node);
+        if leads && status.nodes.iter().any(|known| known.id == node && known.live) {
+            self.drain(node, deadline).await?;
+        }
+        self.change(Command::Remove { node }, deadline).await
     }
 }

@@ -30,6 +30,31 @@ fn one(group: Group, state: &GroupStatus, live: &BTreeSet<NodeId>, node: NodeId)
     QuorumCheck { safe: voters > 0 && left >= needed, reason }
 }
 
+/// Whether a node can be removed for good: those that are left must be able to decide it, and to go on after it. `None` if
+/// there is no such node.
+#[must_use]
+pub fn removal(status: &ClusterStatus, node: NodeId) -> Option<QuorumCheck> {
+    status.nodes.iter().find(|known| known.id == node)?;
+    let live = |id: &NodeId| status.nodes.iter().any(|known| known.id == *id && known.live);
+    let checks =
+        [(Group::Control, &status.control), (Group::Messages, &status.messages)].map(|(group, state)| {
+            let name = group.as_str();
+            let voters = state.voters.len();
+            if voters > 0 && !state.voters.contains(&node) {
+                return QuorumCheck { safe: true, reason: format!("{name}: node {node} does not vote") };
+            }
+            let now = state.voters.iter().filter(|voter| live(voter)).count();
+            let left = state.voters.iter().filter(|voter| **voter != node && live(voter)).count();
+            let needed = voters.saturating_sub(1) / 2 + 1;
+            let reason =
+                format!("{name}: {now} of {voters} voters live; without node {node} {left}, {needed} needed");
+            QuorumCheck { safe: now > voters / 2 && left >= needed, reason }
+        });
+    let safe = checks.iter().all(|check| check.safe);
+    let reason = checks.map(|check| check.reason).join("; ");
+    Some(QuorumCheck { safe, reason })
+}
+
 #[cfg(test)]
 mod tests {
     use hub_core::port::{NodeStatus, Role};
@@ -72,6 +97,22 @@ mod tests {
             let check = without(&status(voters, live, &[]), NodeId(2)).unwrap();
             assert_eq!(check.safe, safe, "{voters:?} {live:?}: {}", check.reason);
         }
+    }
+
+    #[test]
+    fn a_node_is_removed_only_while_a_majority_decides_it_and_one_is_left() {
+        for (voters, live, safe) in [
+            (&[1, 2, 3][..], &[1, 2, 3][..], true),
+            (&[1, 2, 3], &[1, 3], true),
+            (&[1, 2, 3], &[1, 2], false),
+            (&[1, 2], &[1, 2], true),
+            (&[1, 2], &[1], false),
+            (&[2], &[2], false),
+        ] {
+            let check = removal(&status(voters, live, &[]), NodeId(2)).unwrap();
+            assert_eq!(check.safe, safe, "{voters:?} {live:?}: {}", check.reason);
+        }
+        assert!(removal(&status(&[1], &[1], &[2]), NodeId(2)).unwrap().safe);
     }
 
     #[test]

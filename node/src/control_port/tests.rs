@@ -149,6 +149,7 @@ async fn fixture(voters: &[u64], live: &[u64]) -> Fixture {
     let [first, second] = followed;
     let port = ControlPort::new(Parts {
         node: NodeId(1),
+        generation: 1,
         state: view,
         proposals,
         control: (control.clone(), first),

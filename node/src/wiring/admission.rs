@@ -76,7 +76,7 @@ impl Admission {
             Entry::Found => (identity.founding(self.base.random()), Nodes::new()),
             Entry::Joined(joined) => {
                 info!(node = joined.node.0, "this node was let into the cluster");
-                (identity.admitted(joined.cluster, joined.node), joined.nodes)
+                (identity.admitted(joined.cluster, joined.node, joined.generation), joined.nodes)
             }
         };
         folder.save(identity.clone())?;
@@ -87,7 +87,8 @@ impl Admission {
     async fn enter(&self, card: &Card, listener: &TcpListener) -> Result<Entry, CodedError> {
         let raft = &self.base.config.raft;
         let address = listener.local_addr().map_err(|error| io("the address of the listener", error))?;
-        let waiting = if raft.expect > 0 { Some(self.serve(share(listener)?, NodeId(0), 0)) } else { None };
+        let waiting =
+            if raft.expect > 0 { Some(self.serve(share(listener)?, NodeId(0), (0, 0))) } else { None };
         let entry = forming::enter(&*self.wire, raft, address, card, &*self.base.clock).await;
         if let Some(waiting) = waiting {
             waiting.shutdown().await;
@@ -125,9 +126,14 @@ impl Admission {
 
     /// The transport of a node.
     #[must_use]
-    pub fn serve(&self, listener: TcpListener, node: NodeId, cluster: u128) -> Transport {
-        let version = Arc::from(VERSION);
-        TransportOptions { key: self.key.clone(), cluster, node, version, boot: self.boot }
+    pub fn serve(
+        &self,
+        listener: TcpListener,
+        node: NodeId,
+        (cluster, generation): (u128, u64),
+    ) -> Transport {
+        let (key, version) = (self.key.clone(), Arc::from(VERSION));
+        TransportOptions { key, cluster, generation, node, version, boot: self.boot }
             .build(listener, self.base.time())
     }
 
@@ -147,6 +153,7 @@ impl Admission {
         let announcer = Announcer {
             admission: self.clone(),
             control: groups.proposals(),
+            messages: groups.messages.clone(),
             state: groups.state.clone(),
             identity: identity.clone(),
             register,
@@ -176,6 +183,7 @@ fn card(identity: &Identity, place: &Place) -> Card {
     Card {
         node: identity.node,
         cluster: identity.cluster,
+        generation: identity.generation,
         incarnation: identity.incarnation(),
         raft_addr: place.raft_addr.clone(),
         rest_url: place.rest_url.clone(),
@@ -186,6 +194,7 @@ fn card(identity: &Identity, place: &Place) -> Card {
 struct Announcer {
     admission: Admission,
     control: Arc<dyn Replicator<Command, Reply>>,
+    messages: hub_raft::Group<hub_storage::sqlite::SqliteMachine>,
     state: tokio::sync::watch::Receiver<State>,
     identity: Identity,
     register: Register,
@@ -237,7 +246,16 @@ impl Announcer {
                     tokio::time::timeout_at(deadline.into(), self.control.leadership_changed(seen)).await;
             }
         }
-        if self.identity.established { Ok(()) } else { self.register.save(&self.identity.established()) }
+        if self.identity.established { Ok(()) } else { self.establish().await }
+    }
+
+    /// Both logs hold something from now on: one found empty later has forgotten its votes.
+    async fn establish(&self) -> Result<(), CodedError> {
+        let failed = |error: hub_raft::OpenError| CodedError::new(error.code(), error.to_string());
+        while self.messages.is_empty().await.map_err(failed)? {
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.register.save(&self.identity.established())
     }
 
     /// On the leader. `Ok(Some)` is a refusal for good.

@@ -34,13 +34,15 @@ impl Contact for Wire {
         let asks = hub_raft::Card {
             node: card.node,
             cluster: card.cluster,
+            generation: card.generation,
             incarnation: card.incarnation,
             raft_addr: card.raft_addr.clone(),
             rest_url: card.rest_url.clone(),
             version: VERSION.to_owned(),
         };
         let joined = self.0.join(peer, &asks, JOIN).await.map_err(|error| refusal(peer, error))?;
-        Ok(Joined { node: joined.node, cluster: joined.cluster, nodes: joined.nodes })
+        let hub_raft::Joined { node, cluster, generation, nodes } = joined;
+        Ok(Joined { node, cluster, generation, nodes })
     }
 }
 
@@ -55,6 +57,10 @@ fn refusal(peer: &str, error: hub_raft::JoinError) -> JoinError {
         E::OtherCluster => {
             JoinError::Never(coded(code::OTHER_CLUSTER, "this node's data folder belongs to another cluster"))
         }
+        E::OldGeneration => JoinError::Never(coded(
+            code::OTHER_CLUSTER,
+            "the cluster was recovered without this node; what only this node has is in its data folder",
+        )),
         E::Removed => JoinError::Never(coded(code::OTHER_CLUSTER, "this node was removed from the cluster")),
         // Right after a restart the peer may still hold connections of the old process.
         E::IdentityTaken => JoinError::Perhaps(coded(

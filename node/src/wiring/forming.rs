@@ -36,6 +36,8 @@ pub struct Card {
     pub node: Option<NodeId>,
     /// The cluster it belongs to, if it was let in before.
     pub cluster: Option<u128>,
+    /// The generation of it that the node knows; 0 if it belongs to none.
+    pub generation: u64,
     /// Tells a copy of its folder from its restart.
     pub incarnation: u128,
     /// `host:port` for other nodes.
@@ -51,6 +53,8 @@ pub struct Joined {
     pub node: NodeId,
     /// The cluster.
     pub cluster: u128,
+    /// Its generation.
+    pub generation: u64,
     /// Where the nodes are reached.
     pub nodes: Vec<(NodeId, String)>,
 }
@@ -226,7 +230,9 @@ mod tests {
 
         async fn join(&self, peer: &str, _card: &Card) -> Result<Joined, JoinError> {
             match next(&self.joins, peer) {
-                Some(Ok(node)) => Ok(Joined { node: NodeId(node), cluster: 7, nodes: Vec::new() }),
+                Some(Ok(node)) => {
+                    Ok(Joined { node: NodeId(node), cluster: 7, generation: 1, nodes: Vec::new() })
+                }
                 Some(Err("never")) => Err(JoinError::Never(CodedError::new(code::OTHER_CLUSTER, "no"))),
                 Some(Err(reason)) => Err(JoinError::Later(reason.to_owned())),
                 None => Err(JoinError::Later("silent".to_owned())),
@@ -254,6 +260,7 @@ mod tests {
             expect,
             peers: if expect > 0 { peers(&[C, A, B]) } else { Vec::new() },
             two_nodes: false,
+            remove_dead_after: Duration::ZERO,
             plain_peers: false,
             cluster_key: None,
             max_waiting: crate::config::ByteSize(1),
@@ -261,6 +268,7 @@ mod tests {
         let card = Card {
             node: None,
             cluster: None,
+            generation: 0,
             incarnation: 1,
             raft_addr: me.to_owned(),
             rest_url: "http://127.0.0.1:1".to_owned(),

@@ -12,6 +12,7 @@ pub mod forming;
 pub mod groups;
 mod key_sets;
 mod node;
+pub mod recovery;
 pub mod targets;
 
 pub use node::Node;

@@ -19,7 +19,7 @@ use super::base::{Base, metrics};
 use super::drain::{self, Led, Live};
 use super::groups::{self, Groups, Steering};
 use super::targets::Targets;
-use super::{access, api, delivery};
+use super::{access, api, delivery, recovery};
 use crate::clock::{HubClock, PeerClocks, Sampler, SamplerMetrics};
 use crate::coded::CodedError;
 use crate::config::Config;
@@ -73,22 +73,26 @@ impl Node {
             info!(folder = %aside.display(), "the old data was set aside");
         }
         let mut folder = DataFolder::open(&path)?;
+        recovery::check(&folder)?;
         let bound = address::bind(&base.config).await?;
         let own_ports =
             [&bound.rest, &bound.raft].map(|one| one.local_addr().map_or(0, |address| address.port()));
         let (identity, nodes) = admission.identity(&mut folder, &bound).await?;
         let Bound { rest, raft, place } = bound;
         let endpoints = endpoints(&identity, &place);
-        let transport = admission.serve(raft, endpoints.node_id, identity.cluster.unwrap_or_default());
+        let cluster = (identity.cluster.unwrap_or_default(), identity.generation);
+        let transport = admission.serve(raft, endpoints.node_id, cluster);
+        heed(&base, &transport);
         let peers = Peers::new(&transport);
         set_clock(&base, &transport, &peers, nodes).await;
         folder.make_folders()?;
         let groups = groups::open(&base, &folder, &transport).await?;
         found(&groups, &identity, &place).await?;
+        let identity = recovery::finish(&base, &groups, identity, &folder.register()).await?;
         admission.announce(&groups, &identity, folder.register(), &place).await?;
         keep_members(&base, &transport, &groups);
 
-        let (cluster, steered) = control(&base, &endpoints, &groups, &peers);
+        let (cluster, steered) = control(&base, &transport, &groups, &peers);
         keep_time(&base, &endpoints, &groups, &peers, &steered)?;
         let asked = peers.clone();
         let live: Live = Arc::new(move |node| asked.live().contains(&node));
@@ -177,6 +181,15 @@ fn endpoints(identity: &Identity, place: &Place) -> Endpoints {
     }
 }
 
+/// A node that the cluster goes on without must not go on either.
+fn heed(base: &Base, transport: &Transport) {
+    let transport = transport.clone();
+    base.tasks.once(kind("membership_word"), |_| async move {
+        let refusal = transport.expelled().await;
+        Err(CodedError::new(code::OTHER_CLUSTER, refusal.to_string()).into())
+    });
+}
+
 /// Sets hub time before anything is stamped with it: a node whose wall clock is off takes the others' median.
 async fn set_clock(base: &Base, transport: &Transport, peers: &Peers, nodes: Nodes) {
     let me = transport.node();
@@ -192,9 +205,16 @@ async fn set_clock(base: &Base, transport: &Transport, peers: &Peers, nodes: Nod
 /// The first node of a cluster makes both groups, of itself; once, for a second time would be another cluster.
 async fn found(groups: &Groups, identity: &Identity, place: &Place) -> Result<(), CodedError> {
     let failed = |error: OpenError| CodedError::new(error.code(), error.to_string());
-    if identity.established && groups.control.is_empty().await.map_err(failed)? {
-        let detail = "the log is empty, but this node took part in its cluster before";
-        return Err(CodedError::new(code::DAMAGED, detail));
+    if identity.established {
+        for (name, empty) in [
+            ("control", groups.control.is_empty().await.map_err(failed)?),
+            ("messages", groups.messages.is_empty().await.map_err(failed)?),
+        ] {
+            if empty {
+                let detail = format!("the log of {name} is empty, but this node took part in it before");
+                return Err(CodedError::new(code::DAMAGED, detail));
+            }
+        }
     }
     if !identity.founder || identity.established {
         return Ok(());
@@ -204,7 +224,8 @@ async fn found(groups: &Groups, identity: &Identity, place: &Place) -> Result<()
 }
 
 fn keep_members(base: &Base, transport: &Transport, groups: &Groups) {
-    let options = KeeperOptions { two_nodes: base.config.raft.two_nodes };
+    let raft = &base.config.raft;
+    let options = KeeperOptions { two_nodes: raft.two_nodes, remove_dead_after: raft.remove_dead_after };
     let keeper = options.build(transport, &groups.control, &groups.messages, &groups.view);
     base.tasks.once(kind("membership"), |_| async move {
         keeper.run().await;
@@ -215,7 +236,7 @@ fn keep_members(base: &Base, transport: &Transport, groups: &Groups) {
 /// The cluster as operators see it, and the groups as they are handed over.
 fn control(
     base: &Base,
-    endpoints: &Endpoints,
+    transport: &Transport,
     groups: &Groups,
     peers: &Peers,
 ) -> (Arc<ControlPort>, [Led; 2]) {
@@ -236,7 +257,8 @@ fn control(
     let [first, second] = steered.clone().map(|led| (led.group, led.followed));
     let store = Arc::clone(&groups.store);
     let port = ControlPort::new(Parts {
-        node: endpoints.node_id,
+        node: transport.node(),
+        generation: transport.generation(),
         state: groups.state.clone(),
         proposals: control,
         control: first,

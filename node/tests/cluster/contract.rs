@@ -207,6 +207,7 @@ async fn cluster(api: &Contract, url: &str, node: u64) -> anyhow::Result<()> {
     api.wants(404, get.clone(), url, "/api/v1/cluster/quorum?without=999999", None).await?;
     let transfer = Some(json!({"group": "messages"}));
     api.wants(200, post.clone(), url, "/api/v1/cluster/transfer-leader", transfer).await?;
+    api.wants(404, Method::DELETE, url, "/api/v1/cluster/members/999999", None).await?;
     for path in ["drain", "undrain"] {
         let body = Some(json!({"node_id": node}));
         api.wants(200, post.clone(), url, &format!("/api/v1/cluster/{path}"), body).await?;

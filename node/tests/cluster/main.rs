@@ -4,6 +4,7 @@ mod contract;
 mod health;
 mod keys;
 mod lone;
+mod recovery;
 mod refusals;
 mod support;
 mod three;

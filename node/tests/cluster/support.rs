@@ -131,6 +131,13 @@ impl TestNode {
         }
     }
 
+    /// Ends it after a failure.
+    pub(crate) async fn fail(&mut self) {
+        if let Some(node) = self.node.take() {
+            node.stop(false).await;
+        }
+    }
+
     /// Starts it again, at the addresses it had.
     pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
         self.stop().await;

@@ -235,9 +235,9 @@ impl<M: StateMachine> Core<M> {
             }
             Cut::Together(InTerm { mut submitted, reply, .. }) => {
                 let entry = self.stamp(leader, &mut submitted);
-                if entry.len() > MAX_ENTRY {
+                if let Err(refusal) = self.check(&entry) {
                     self.abandon(&submitted);
-                    drop(reply.send(Err(ProposeError::TooLarge { bytes: entry.len() })));
+                    drop(reply.send(Err(refusal)));
                     return;
                 }
                 let way = OnItsWay { core: Arc::clone(self), submitted, _place: Some(place) };
@@ -254,7 +254,7 @@ impl<M: StateMachine> Core<M> {
         place: OwnedSemaphorePermit,
     ) {
         let entry = self.stamp(leader, &mut submitted);
-        if entry.len() > MAX_ENTRY {
+        if self.check(&entry).is_err() {
             self.abandon(&submitted);
             self.submit_alone(submitted, waiters, leader, place).await;
             return;
@@ -263,7 +263,7 @@ impl<M: StateMachine> Core<M> {
         self.write(leader, entry, move |result| way.end_each(waiters, result)).await;
     }
 
-    /// Their sizes were guessed too low: each goes in an entry of its own, if it fits.
+    /// Their sizes were guessed too low, or one cannot be read: each goes in an entry of its own, if it may.
     async fn submit_alone(
         self: &Arc<Self>,
         submitted: Vec<Submitted<M::Command>>,
@@ -275,14 +275,22 @@ impl<M: StateMachine> Core<M> {
         for (one, waiter) in submitted.into_iter().zip(waiters) {
             let mut one = vec![one];
             let entry = self.stamp(leader, &mut one);
-            if entry.len() > MAX_ENTRY {
+            if let Err(refusal) = self.check(&entry) {
                 self.abandon(&one);
-                waiter.end(Outcome::Refused(ProposeError::TooLarge { bytes: entry.len() }));
+                waiter.end(Outcome::Refused(refusal));
                 continue;
             }
             let way = OnItsWay { core: Arc::clone(self), submitted: one, _place: place.take() };
             self.write(leader, entry, move |result| way.end_each(vec![waiter], result)).await;
         }
+    }
+
+    /// Whether an entry may be written.
+    fn check(&self, entry: &Bytes) -> Result<(), ProposeError> {
+        if entry.len() > MAX_ENTRY {
+            return Err(ProposeError::TooLarge { bytes: entry.len() });
+        }
+        if self.kinds.readable::<M::Command>(entry) { Ok(()) } else { Err(ProposeError::Unsupported) }
     }
 
     fn stamp(&self, leader: LeaderId, submitted: &mut [Submitted<M::Command>]) -> Bytes {

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admission::Admission;
 use super::batcher::Batcher;
+use super::kinds::Kinds;
 use super::leadership::{self, Heard};
 use super::proposal::Item;
 use super::read::ReadGate;
@@ -38,6 +39,7 @@ pub(crate) struct Core<M: StateMachine> {
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) applied: Applied,
     pub(super) heard: Arc<Heard>,
+    pub(super) kinds: Kinds,
     pub(super) admission: Arc<Admission>,
     pub(super) queue: mpsc::UnboundedSender<Item<M::Command>>,
     pub(super) reads: ReadGate,
@@ -125,6 +127,7 @@ impl<M: StateMachine> Group<M> {
             leadership: leadership_rx,
             heard: Arc::new(Heard::new(transport.inner.clock.instant())),
             applied,
+            kinds: Kinds::default(),
             admission,
             queue,
             reads: ReadGate::default(),

@@ -51,6 +51,7 @@ fn refused(error: &ProposeError) -> pb::Refused {
     let (reason, bytes) = match error {
         ProposeError::Overloaded => (Reason::Overloaded, 0),
         ProposeError::TooLarge { bytes } => (Reason::TooLarge, *bytes as u64),
+        ProposeError::Unsupported => (Reason::Unreadable, 0),
         ProposeError::Stopped => (Reason::Stopped, 0),
         ProposeError::NoLeader | ProposeError::LeadershipMoved | ProposeError::Unknown(_) => {
             (Reason::NoLeader, 0)

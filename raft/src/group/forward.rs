@@ -116,10 +116,8 @@ fn refusal(refused: &pb::Refused) -> Option<ProposeError> {
         pb::refused::Reason::TooLarge => {
             Some(ProposeError::TooLarge { bytes: usize::try_from(refused.bytes).unwrap_or(usize::MAX) })
         }
-        pb::refused::Reason::NoLeader
-        | pb::refused::Reason::Stopped
-        | pb::refused::Reason::NotLeader
-        | pb::refused::Reason::Unreadable => None,
+        pb::refused::Reason::Unreadable => Some(ProposeError::Unsupported),
+        pb::refused::Reason::NoLeader | pb::refused::Reason::Stopped | pb::refused::Reason::NotLeader => None,
     }
 }
 

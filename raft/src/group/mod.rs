@@ -5,6 +5,7 @@ mod batcher;
 mod core;
 mod endpoint;
 mod forward;
+mod kinds;
 mod leadership;
 mod proposal;
 mod read;

@@ -10,6 +10,7 @@ mod flush;
 mod mark;
 mod open;
 mod reader;
+mod rebuild;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -17,4 +18,5 @@ mod tests;
 pub(crate) use flush::SyncStats;
 pub use open::{LogOptions, OpenError};
 pub(crate) use reader::payload_bytes;
+pub use rebuild::{Rebuild, Remains};
 pub(crate) use store::{LogHandle, LogStore};

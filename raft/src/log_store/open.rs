@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hub_core::error::{Code, code};
 use raft_log::api::raft_log_writer::RaftLogWriter;
-use raft_log::chunked_wal::{self, ChunkedWal};
+use raft_log::chunked_wal::{self, ChunkId, ChunkedWal};
 use raft_log::codeq::OffsetSize;
 use raft_log::{RaftLog, RaftWalTypes};
 use tokio::sync::oneshot;
@@ -127,34 +127,14 @@ fn config(dir: &Path, options: &LogOptions) -> raft_log::Config {
 /// Reads every record once. The first unreadable one must lie behind the mark and in the last file: then it was never
 /// acknowledged, and the file is cut there. Anywhere else it is damage, and nothing is touched.
 fn check(dir: &Path, config: &raft_log::Config, mark: u64) -> Result<(), OpenError> {
-    let io_error = |source| OpenError::Io { path: dir.to_owned(), source };
-    let lock = ChunkedWal::<RaftWalTypes<Types>>::acquire_lock(&config.wal).map_err(io_error)?;
-    let last_chunk = ChunkedWal::<RaftWalTypes<Types>>::load_chunk_ids(&config.wal, &lock)
-        .map_err(io_error)?
-        .last()
-        .copied();
-    let mut end = 0;
-    let mut bad = None;
-    ChunkedWal::<RaftWalTypes<Types>>::dump_records(&config.wal, &lock, |chunk, index, record| {
-        match record {
-            Ok((segment, _)) => end = chunk.offset() + segment.end().0,
-            Err(error) if bad.is_none() => {
-                let at = if index == 0 { chunk.offset() } else { end };
-                bad = Some((chunk, at, error.to_string()));
-            }
-            Err(_) => {}
-        }
-        Ok(())
-    })
-    .map_err(io_error)?;
-    drop(lock);
-    let Some((chunk, at, reason)) = bad else { return Ok(()) };
+    let Scan { bad, chunks, .. } = scan(dir, config)?;
+    let Some(Bad { chunk, at, reason }) = bad else { return Ok(()) };
     if at < mark {
         let detail =
             format!("no record can be read at byte {at}, but it was synced up to byte {mark}: {reason}");
         return Err(damaged(dir, detail));
     }
-    if Some(chunk) != last_chunk {
+    if Some(&chunk) != chunks.last() {
         return Err(damaged(
             dir,
             format!("no record can be read at byte {at}, and a later file exists: {reason}"),
@@ -163,6 +143,71 @@ fn check(dir: &Path, config: &raft_log::Config, mark: u64) -> Result<(), OpenErr
     tracing::warn!(at, %reason, "torn tail of the log is cut; it was never acknowledged");
     let path = PathBuf::from(config.wal.chunk_path(chunk));
     cut(&path, at - chunk.offset()).map_err(|source| OpenError::Io { path, source })
+}
+
+/// What can be read of a log.
+struct Scan {
+    /// Where the last readable record ends.
+    end: u64,
+    /// The first one that cannot be read.
+    bad: Option<Bad>,
+    /// The files, in order.
+    chunks: Vec<ChunkId>,
+}
+
+struct Bad {
+    chunk: ChunkId,
+    at: u64,
+    reason: String,
+}
+
+fn scan(dir: &Path, config: &raft_log::Config) -> Result<Scan, OpenError> {
+    let io_error = |source| OpenError::Io { path: dir.to_owned(), source };
+    let lock = ChunkedWal::<RaftWalTypes<Types>>::acquire_lock(&config.wal).map_err(io_error)?;
+    let chunks = ChunkedWal::<RaftWalTypes<Types>>::load_chunk_ids(&config.wal, &lock).map_err(io_error)?;
+    let mut end = 0;
+    let mut bad = None;
+    ChunkedWal::<RaftWalTypes<Types>>::dump_records(&config.wal, &lock, |chunk, index, record| {
+        match record {
+            Ok((segment, _)) => end = chunk.offset() + segment.end().0,
+            Err(error) if bad.is_none() => {
+                let at = if index == 0 { chunk.offset() } else { end };
+                bad = Some(Bad { chunk, at, reason: error.to_string() });
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    })
+    .map_err(io_error)?;
+    drop(lock);
+    Ok(Scan { end, bad, chunks })
+}
+
+/// Makes a damaged log usable by cutting it before what cannot be read, whatever was synced, and forgets the mark. Says
+/// what was lost, if anything was. Blocks.
+pub(super) fn salvage(dir: &Path, options: &LogOptions, act: bool) -> Result<Option<String>, OpenError> {
+    let io_error = |source| OpenError::Io { path: dir.to_owned(), source };
+    std::fs::create_dir_all(dir).map_err(io_error)?;
+    let config = config(dir, options);
+    let Scan { end, bad, chunks } = scan(dir, &config)?;
+    let end = bad.as_ref().map_or(end, |bad| bad.at);
+    let mark = Mark::open(dir).map_err(io_error)?.offset();
+    let lost =
+        (end < mark).then(|| format!("its bytes {end} to {mark}, which were certainly synced, are lost"));
+    if !act {
+        return Ok(lost);
+    }
+    if let Some(Bad { chunk, at, .. }) = bad {
+        for later in chunks.into_iter().filter(|other| *other > chunk) {
+            std::fs::remove_file(config.wal.chunk_path(later)).map_err(io_error)?;
+        }
+        cut(Path::new(&config.wal.chunk_path(chunk)), at - chunk.offset()).map_err(io_error)?;
+    }
+    if lost.is_some() {
+        std::fs::remove_file(dir.join(super::mark::FILE)).map_err(io_error)?;
+    }
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error)?;
+    Ok(lost)
 }
 
 fn cut(path: &Path, length: u64) -> io::Result<()> {

@@ -97,8 +97,12 @@ impl Admitter {
         if let Err(error) = self.follow(node, &request.raft_addr, limit).await {
             return refused(Reason::Unknown, error);
         }
-        let joined =
-            pb::Joined { node: node.0, cluster: id_to(core.transport.cluster()), nodes: nodes_of(&state) };
+        let joined = pb::Joined {
+            node: node.0,
+            cluster: id_to(core.transport.cluster()),
+            nodes: nodes_of(&state),
+            generation: core.transport.generation(),
+        };
         pb::JoinReply { result: Some(pb::join_reply::Result::Joined(joined)) }
     }
 

@@ -17,6 +17,8 @@ pub struct Card {
     pub node: Option<NodeId>,
     /// The cluster it belongs to, if it was let in before.
     pub cluster: Option<u128>,
+    /// The generation of that cluster that it knows; 0 if it belongs to none.
+    pub generation: u64,
     /// Tells a copy of its folder from its restart.
     pub incarnation: u128,
     /// `host:port` for other nodes.
@@ -34,6 +36,8 @@ pub struct Joined {
     pub node: NodeId,
     /// The cluster.
     pub cluster: u128,
+    /// The cluster's generation.
+    pub generation: u64,
     /// Where the nodes are reached.
     pub nodes: Vec<(NodeId, String)>,
 }
@@ -56,6 +60,9 @@ pub enum JoinError {
     /// The node was removed from the cluster.
     #[error("the node was removed from the cluster")]
     Removed,
+    /// The cluster was recovered without the node.
+    #[error("the cluster was recovered without the node")]
+    OldGeneration,
 }
 
 /// Asks from outside.
@@ -78,6 +85,7 @@ impl From<HandshakeError> for JoinError {
             HandshakeError::Refused(Refusal::OtherCluster) => Self::OtherCluster,
             HandshakeError::Refused(Refusal::IdentityTaken) => Self::IdentityTaken,
             HandshakeError::Refused(Refusal::Removed) => Self::Removed,
+            HandshakeError::Refused(Refusal::OldGeneration) => Self::OldGeneration,
             error => Self::Later(error.to_string()),
         }
     }
@@ -99,7 +107,7 @@ impl Joiner {
     /// It does not answer, or not to this one.
     pub async fn probe(&self, peer: &str, limit: Duration) -> Result<Option<u128>, JoinError> {
         let asked = tokio::time::timeout(limit, async {
-            let channel = joiner_channel(peer, &self.key, NodeId(0), self.boot, 0).await?;
+            let channel = joiner_channel(peer, &self.key, NodeId(0), self.boot, (0, 0)).await?;
             let reply = HubClient::new(channel).status(pb::StatusRequest {}).await;
             Ok::<_, JoinError>(reply.map_err(|status| later(&status))?.into_inner())
         });
@@ -114,7 +122,8 @@ impl Joiner {
     pub async fn join(&self, peer: &str, card: &Card, limit: Duration) -> Result<Joined, JoinError> {
         let asked = tokio::time::timeout(limit, async {
             let (node, cluster) = (card.node.unwrap_or_default(), card.cluster.unwrap_or(0));
-            let channel = joiner_channel(peer, &self.key, node, self.boot, cluster).await?;
+            let channel =
+                joiner_channel(peer, &self.key, node, self.boot, (cluster, card.generation)).await?;
             let request = pb::JoinRequest {
                 node: node.0,
                 incarnation: id_to(card.incarnation),
@@ -133,6 +142,7 @@ impl Joiner {
             Some(pb::join_reply::Result::Joined(joined)) => Ok(Joined {
                 node: NodeId(joined.node),
                 cluster: id_from(&joined.cluster),
+                generation: joined.generation,
                 nodes: joined.nodes.into_iter().map(|node| (NodeId(node.id), node.addr)).collect(),
             }),
             Some(pb::join_reply::Result::Refused(refused)) => Err(refusal(&refused)),

@@ -2,19 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hub_core::control::{Machine, State};
-use hub_core::port::StateMachine;
+use hub_core::control::{Command, Machine, State};
+use hub_core::id::{NodeId, RequestId};
+use hub_core::port::{Replicator, StateMachine, Submitted};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{ChangeMembers, Instant as _};
+use uuid::Uuid;
 
 use super::admitter::{Admitter, ControlGroup};
-use super::plan::{Change, Facts, next};
+use super::plan::{Change, Facts, better_without, next};
 use crate::group::Group;
 use crate::network::Transport;
 use crate::state_machine::View;
-use crate::type_config::NodeAddr;
+use crate::type_config::{Metrics, NodeAddr};
 
 /// How often the leader looks.
 const LOOK: Duration = Duration::from_millis(200);
@@ -26,10 +28,19 @@ const BEHIND: u64 = 64;
 const SILENT: Duration = Duration::from_secs(1);
 
 /// How the membership is kept.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct KeeperOptions {
     /// The second node becomes a voter at once.
     pub two_nodes: bool,
+    /// A voter that is silent for this long is removed if the cluster can bear more failures without it: in practice, once
+    /// another node votes in its place. Zero: never.
+    pub remove_dead_after: Duration,
+}
+
+impl Default for KeeperOptions {
+    fn default() -> Self {
+        Self { two_nodes: false, remove_dead_after: Duration::from_secs(600) }
+    }
 }
 
 /// Keeps the membership of both groups.
@@ -41,6 +52,8 @@ pub struct Keeper<M: StateMachine> {
     view: View<Machine>,
     /// Who was caught up when the leader looked last: once is not enough.
     before: [BTreeSet<u64>; 2],
+    /// Since when the leader of `control` has heard nothing of a voter.
+    silent: BTreeMap<u64, Instant>,
 }
 
 impl KeeperOptions {
@@ -64,6 +77,7 @@ impl KeeperOptions {
             messages: messages.clone(),
             view: view.clone(),
             before: Default::default(),
+            silent: BTreeMap::new(),
         }
     }
 }
@@ -72,20 +86,7 @@ impl<M: StateMachine> Keeper<M> {
     /// Runs for ever.
     pub async fn run(mut self) {
         loop {
-            let state = self.view.view();
-            self.note_addresses(&state);
-            let control = self.control.status();
-            if let Some(facts) = facts(&self.control, &state, &mut self.before[0]) {
-                let wanted = facts.members.keys().copied().collect();
-                let facts = Facts { wanted, two_nodes: self.options.two_nodes, ..facts };
-                change(&self.control, next(&facts)).await;
-            }
-            if let Some(facts) = facts(&self.messages, &state, &mut self.before[1]) {
-                // The same voters as `control`, so two of them are two there already.
-                let wanted: BTreeSet<u64> = control.voters.iter().map(|node| node.0).collect();
-                let two_nodes = wanted.len() == 2;
-                change(&self.messages, next(&Facts { wanted, two_nodes, ..facts })).await;
-            }
+            self.look().await;
             tokio::select! {
                 alive = self.view.changed() => if !alive { return },
                 () = tokio::time::sleep(LOOK) => {}
@@ -93,11 +94,96 @@ impl<M: StateMachine> Keeper<M> {
         }
     }
 
-    fn note_addresses(&self, state: &State) {
+    async fn look(&mut self) {
+        let state = self.view.view();
+        self.note_members(&state);
+        let [control, messages] = self.next(&state);
+        self.bury(&state).await;
+        if control.is_none() && messages.is_none() {
+            return;
+        }
+        // What this node knows of the members may be old, above all where it leads only `messages`.
+        let deadline = self.transport.inner.clock.instant() + CHANGE;
+        if self.control.read_barrier(deadline).await.is_err() {
+            return;
+        }
+        let [control, messages] = self.next(&self.view.view());
+        change(&self.control, control).await;
+        change(&self.messages, messages).await;
+    }
+
+    /// The next change of each group that is led here.
+    fn next(&mut self, state: &State) -> [Option<Change>; 2] {
+        let [before_control, before_messages] = &mut self.before;
+        let control = facts(&self.control, state, before_control).and_then(|facts| {
+            let wanted = facts.members.keys().copied().collect();
+            next(&Facts { wanted, two_nodes: self.options.two_nodes, ..facts })
+        });
+        let messages = facts(&self.messages, state, before_messages).and_then(|facts| {
+            // The same voters as `control`, so two of them are two there already.
+            let wanted: BTreeSet<u64> = self.control.status().voters.iter().map(|node| node.0).collect();
+            let two_nodes = wanted.len() == 2;
+            next(&Facts { wanted, two_nodes, ..facts })
+        });
+        [control, messages]
+    }
+
+    /// Removes voters that have long been dead, if the cluster is better off without them.
+    async fn bury(&mut self, state: &State) {
+        let Some((voters, answering)) = self.voters() else {
+            self.silent.clear();
+            return;
+        };
+        let now = self.transport.inner.clock.instant();
+        self.silent.retain(|node, _| voters.contains(node) && !answering.contains(node));
+        for node in voters.difference(&answering) {
+            self.silent.entry(*node).or_insert(now);
+        }
+        let after = self.options.remove_dead_after;
+        let long = |since: &Instant| now.saturating_duration_since(*since) >= after;
+        let dead: BTreeSet<u64> =
+            self.silent.iter().filter(|(_, since)| long(since)).map(|(node, _)| *node).collect();
+        if after.is_zero() || !better_without(&voters, &answering, &dead) {
+            return;
+        }
+        for node in dead.into_iter().map(NodeId).filter(|node| state.members.contains_key(node)) {
+            // A repeat finds nothing to remove, so it needs no request id.
+            let command = Command::Remove { node };
+            let proposal = Submitted { request: RequestId(Uuid::nil()), command };
+            match self.control.propose(proposal, now + CHANGE).await {
+                Ok(_) => tracing::warn!(%node, silent_for = ?after, "dead node was removed for good"),
+                Err(error) => tracing::debug!(%node, %error, "dead node was not removed"),
+            }
+        }
+    }
+
+    /// The voters of `control` and those of them that answer, this node among them; `None` where it is not led.
+    fn voters(&self) -> Option<(BTreeSet<u64>, BTreeSet<u64>)> {
+        self.control.core.leading()?;
+        let metrics = self.control.core.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
+        let answering = voters.iter().copied().filter(|id| *id == metrics.id || answers(&metrics, *id));
+        let answering = answering.collect();
+        Some((voters, answering))
+    }
+
+    fn note_members(&self, state: &State) {
         for member in state.members.values().filter(|member| member.id != self.transport.node()) {
             self.transport.set_address(member.id, &member.raft_addr);
         }
+        // Who is removed takes part until it has left both groups.
+        let mut known: BTreeSet<NodeId> = state.members.keys().copied().collect();
+        for status in [self.control.status(), self.messages.status()] {
+            known.extend(status.voters.into_iter().chain(status.learners));
+        }
+        self.transport.inner.admit_only(state.last_node, known);
     }
+}
+
+fn answers(metrics: &Metrics, node: u64) -> bool {
+    let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&node).copied().flatten());
+    heard.is_some_and(|at| at.elapsed() < SILENT)
 }
 
 /// What the leader of the group knows; `None` elsewhere.
@@ -110,15 +196,11 @@ fn facts<M: StateMachine>(group: &Group<M>, state: &State, before: &mut BTreeSet
         return None;
     }
     let last = metrics.last_log_index.unwrap_or(0);
-    let answers = |id: &u64| {
-        let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(id).copied().flatten());
-        heard.is_some_and(|at| at.elapsed() < SILENT)
-    };
     let replication = metrics.replication.iter().flatten();
     let now: BTreeSet<u64> = replication
         .filter(|(_, matched)| matched.as_ref().is_some_and(|matched| matched.index() + BEHIND >= last))
         .map(|(id, _)| *id)
-        .filter(|id| *id == metrics.id || answers(id))
+        .filter(|id| *id == metrics.id || answers(&metrics, *id))
         .collect();
     let caught_up = now.intersection(before).copied().chain([metrics.id]).collect();
     *before = now;

@@ -53,6 +53,12 @@ pub(super) fn next(facts: &Facts) -> Option<Change> {
     gone.map(|id| Change::Remove(*id))
 }
 
+/// Whether the cluster can bear more failures without its dead voters, and can still decide to remove them.
+pub(super) fn better_without(voters: &BTreeSet<u64>, live: &BTreeSet<u64>, dead: &BTreeSet<u64>) -> bool {
+    let left = voters.difference(dead).count();
+    live.len() > voters.len() / 2 && left / 2 < voters.len() / 2
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,5 +114,21 @@ mod tests {
         let mut moved = facts(&[1, 2], &[1, 2], &[1, 2], &[1, 2]);
         moved.members.insert(2, "127.0.0.1:99".to_owned());
         assert_eq!(next(&moved), Some(Change::Readdress(2, "127.0.0.1:99".to_owned())));
+    }
+
+    #[test]
+    fn the_dead_go_when_that_makes_the_cluster_safer() {
+        let better = |voters: u64, dead: &[u64]| {
+            let (voters, dead): (BTreeSet<u64>, BTreeSet<u64>) =
+                ((1..=voters).collect(), dead.iter().copied().collect());
+            better_without(&voters, &voters.difference(&dead).copied().collect(), &dead)
+        };
+        assert!(!better(3, &[]));
+        assert!(!better(3, &[3]), "two voters bear no failure either, and the third may come back");
+        assert!(better(4, &[4]), "its successor votes");
+        assert!(!better(5, &[5]));
+        assert!(better(5, &[4, 5]));
+        assert!(!better(4, &[3, 4]), "there is no majority");
+        assert!(!better(2, &[2]));
     }
 }

@@ -75,6 +75,7 @@ pub(super) fn channel(transport: Weak<Inner>, to: NodeId) -> Channel {
                 to,
                 boot: transport.boot,
                 cluster: transport.cluster,
+                generation: transport.generation,
             };
             match dial(&address, &transport.key, &hello).await {
                 Ok(stream) => {
@@ -98,9 +99,9 @@ pub(crate) async fn joiner_channel(
     key: &ClusterKey,
     from: NodeId,
     boot: u128,
-    cluster: u128,
+    (cluster, generation): (u128, u64),
 ) -> Result<Channel, HandshakeError> {
-    let hello = Hello { purpose: Purpose::Joiner, from, to: NodeId(0), boot, cluster };
+    let hello = Hello { purpose: Purpose::Joiner, from, to: NodeId(0), boot, cluster, generation };
     let mut stream = Some(dial(address, key, &hello).await?);
     let connector = service_fn(move |_| {
         let stream = stream.take().map(TokioIo::new);

@@ -1,7 +1,7 @@
 //! How two nodes make sure of each other before a connection carries anything.
 //!
 //! ```text
-//! caller → hello:   magic, purpose, from, to, boot, cluster, nonce A
+//! caller → hello:   magic, purpose, from, to, boot, cluster, generation, nonce A
 //! server → proof:   nonce B, HMAC("server", transcript)
 //! caller → proof:   HMAC("caller", transcript)
 //! server → verdict: code, HMAC("verdict", transcript + code)
@@ -23,7 +23,7 @@ pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const MAGIC: &[u8; 4] = b"MHP\x01";
 const NONCE: usize = 32;
-const HELLO: usize = 4 + 1 + 8 + 8 + 16 + 16 + NONCE;
+const HELLO: usize = 4 + 1 + 8 + 8 + 16 + 16 + 8 + NONCE;
 const PROOF: usize = 32;
 
 /// What the caller wants.
@@ -47,6 +47,8 @@ pub(crate) struct Hello {
     pub(crate) boot: u128,
     /// The caller's cluster; 0 if it has none yet.
     pub(crate) cluster: u128,
+    /// How often, as the caller knows, the cluster was rebuilt; it begins with 1.
+    pub(crate) generation: u64,
 }
 
 /// Why a connection was refused.
@@ -73,10 +75,16 @@ pub enum Refusal {
     /// The other side does not speak this protocol.
     #[error("the other side does not speak this protocol")]
     Protocol,
+    /// The cluster was recovered without the caller.
+    #[error("the cluster was recovered without this node")]
+    OldGeneration,
+    /// The cluster was recovered without the node called.
+    #[error("the node called is from before the cluster was recovered")]
+    NewGeneration,
 }
 
 impl Refusal {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::WrongKey,
         Self::OtherCluster,
         Self::WrongNode,
@@ -84,7 +92,14 @@ impl Refusal {
         Self::Removed,
         Self::NotReady,
         Self::Protocol,
+        Self::OldGeneration,
+        Self::NewGeneration,
     ];
+
+    /// The cluster goes on without the caller, for good.
+    pub(super) const fn is_final(self) -> bool {
+        matches!(self, Self::Removed | Self::OldGeneration)
+    }
 
     fn code(self) -> u8 {
         Self::ALL.iter().zip(1..).find(|(refusal, _)| **refusal == self).map_or(u8::MAX, |(_, code)| code)
@@ -121,6 +136,7 @@ impl Hello {
         out.put_u64(self.to.0);
         out.put_u128(self.boot);
         out.put_u128(self.cluster);
+        out.put_u64(self.generation);
         out.put_slice(nonce);
         out
     }
@@ -136,7 +152,8 @@ impl Hello {
             _ => return Err(Refusal::Protocol),
         };
         let (from, to) = (NodeId(bytes.get_u64()), NodeId(bytes.get_u64()));
-        Ok(Self { purpose, from, to, boot: bytes.get_u128(), cluster: bytes.get_u128() })
+        let (boot, cluster) = (bytes.get_u128(), bytes.get_u128());
+        Ok(Self { purpose, from, to, boot, cluster, generation: bytes.get_u64() })
     }
 }
 
@@ -219,7 +236,8 @@ mod tests {
     use super::*;
 
     fn hello() -> Hello {
-        Hello { purpose: Purpose::Member, from: NodeId(2), to: NodeId(1), boot: 7, cluster: 9 }
+        let (from, to) = (NodeId(2), NodeId(1));
+        Hello { purpose: Purpose::Member, from, to, boot: 7, cluster: 9, generation: 1 }
     }
 
     async fn meet(

@@ -118,18 +118,18 @@ async fn prove(transport: &Arc<Inner>, mut stream: TcpStream) -> Result<PeerStre
     stream.set_nodelay(true)?;
     let mut entered = None;
     let judge = |hello: &handshake::Hello| {
-        transport.enter(hello)?;
-        entered = Some(Peer { node: hello.from, purpose: hello.purpose });
+        let ended = transport.enter(hello)?;
+        entered = Some((Peer { node: hello.from, purpose: hello.purpose }, ended));
         Ok(())
     };
     let answered = handshake::answer(&mut stream, &transport.key, judge).await;
     match (answered, entered) {
-        (Ok(_), Some(peer)) => {
-            let stream = Ending::new(stream, transport.tasks.ended());
+        (Ok(_), Some((peer, ended))) => {
+            let stream = Ending::new(stream, ended);
             Ok(PeerStream { stream, peer, transport: Arc::clone(transport) })
         }
         (answered, entered) => {
-            if let Some(peer) = entered {
+            if let Some((peer, _)) = entered {
                 transport.left(&peer);
             }
             Err(answered.err().unwrap_or(HandshakeError::Timeout))

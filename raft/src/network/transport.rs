@@ -1,14 +1,16 @@
 //! The transport of one node: its listener, its address book, its connections, and the groups that are reached through it.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use hub_core::id::NodeId;
 use hub_core::port::Clock;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::{Channel, Server};
 
 use super::dial::{self, Lane};
@@ -27,6 +29,8 @@ pub struct TransportOptions {
     pub key: ClusterKey,
     /// The cluster's id.
     pub cluster: u128,
+    /// How often the cluster was rebuilt: 1, and one more for each recovery. Nodes of an earlier one are kept out.
+    pub generation: u64,
     /// This node's id.
     pub node: NodeId,
     /// This node's software version, for status.
@@ -39,19 +43,41 @@ pub struct TransportOptions {
 pub(crate) struct Inner {
     pub(super) key: ClusterKey,
     pub(crate) cluster: u128,
+    pub(crate) generation: u64,
     pub(crate) node: NodeId,
     pub(crate) version: Arc<str>,
     pub(crate) boot: u128,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tasks: Tasks,
     book: RwLock<HashMap<NodeId, Arc<str>>>,
-    removed: RwLock<HashSet<NodeId>>,
-    // Which process holds an identity now, and by how many connections.
-    present: Mutex<HashMap<NodeId, (u128, usize)>>,
+    gate: RwLock<Gate>,
+    present: Mutex<HashMap<NodeId, Present>>,
     channels: Mutex<HashMap<(NodeId, Lane), Channel>>,
     groups: RwLock<HashMap<Arc<str>, Arc<dyn Endpoint>>>,
     pub(super) admission: OnceLock<Arc<dyn Admission>>,
     refusals: Mutex<HashMap<NodeId, Refusal>>,
+    expelled: watch::Sender<Option<Refusal>>,
+}
+
+/// Who belongs to the cluster, as this node knows. Ids only rise and none is given twice: one that was given and is not
+/// known any more belongs to a node that was removed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Gate {
+    last: NodeId,
+    known: BTreeSet<NodeId>,
+}
+
+impl Gate {
+    fn is_removed(&self, node: NodeId) -> bool {
+        node <= self.last && !self.known.contains(&node)
+    }
+}
+
+/// Which process holds an identity now, by how many connections, and what ends them.
+struct Present {
+    boot: u128,
+    connections: usize,
+    ended: CancellationToken,
 }
 
 /// The transport of one node. Cheap to clone.
@@ -71,18 +97,20 @@ impl TransportOptions {
         let inner = Arc::new(Inner {
             key: self.key,
             cluster: self.cluster,
+            generation: self.generation,
             node: self.node,
             version: self.version,
             boot: self.boot,
             clock,
             tasks: Tasks::new(),
             book: RwLock::default(),
-            removed: RwLock::default(),
+            gate: RwLock::default(),
             present: Mutex::default(),
             channels: Mutex::default(),
             groups: RwLock::default(),
             admission: OnceLock::new(),
             refusals: Mutex::default(),
+            expelled: watch::Sender::new(None),
         });
         serve(&inner, listener);
         Transport { inner }
@@ -111,8 +139,8 @@ fn serve(inner: &Arc<Inner>, listener: TcpListener) {
 }
 
 impl Inner {
-    /// Lets a caller that has the key in, or not, and counts it.
-    pub(super) fn enter(&self, hello: &Hello) -> Result<(), Refusal> {
+    /// Lets a caller that has the key in, or not, and counts it. What is given ends its connection.
+    pub(super) fn enter(&self, hello: &Hello) -> Result<WaitForCancellationFutureOwned, Refusal> {
         if self.cluster == 0 && hello.cluster != 0 {
             return Err(Refusal::NotReady);
         }
@@ -123,23 +151,60 @@ impl Inner {
         if hello.cluster != self.cluster && !stranger {
             return Err(Refusal::OtherCluster);
         }
+        if !stranger {
+            self.check_generation(hello.generation)?;
+        }
         if hello.from != NodeId(0) && hello.from == self.node && hello.boot != self.boot {
             return Err(Refusal::IdentityTaken);
         }
         if hello.from == NodeId(0) {
-            return if hello.purpose == Purpose::Joiner { Ok(()) } else { Err(Refusal::Protocol) };
+            let joins = hello.purpose == Purpose::Joiner;
+            return if joins { Ok(self.tasks.ended()) } else { Err(Refusal::Protocol) };
         }
-        if self.removed.read().unwrap_or_else(PoisonError::into_inner).contains(&hello.from) {
+        // Counted first: whoever is removed right now is found among those that are present.
+        let mut all = locked(&self.present);
+        if self.gate.read().unwrap_or_else(PoisonError::into_inner).is_removed(hello.from) {
             return Err(Refusal::Removed);
         }
-        let mut present = locked(&self.present);
-        let (boot, count) = present.entry(hello.from).or_insert((hello.boot, 0));
-        if *count > 0 && *boot != hello.boot {
+        let fresh = || Present { boot: hello.boot, connections: 0, ended: self.tasks.child() };
+        let present = all.entry(hello.from).or_insert_with(fresh);
+        if present.boot != hello.boot {
             return Err(Refusal::IdentityTaken);
         }
-        *boot = hello.boot;
-        *count += 1;
-        Ok(())
+        present.connections += 1;
+        Ok(present.ended.clone().cancelled_owned())
+    }
+
+    fn check_generation(&self, theirs: u64) -> Result<(), Refusal> {
+        match theirs.cmp(&self.generation) {
+            Ordering::Equal => Ok(()),
+            Ordering::Less => Err(Refusal::OldGeneration),
+            Ordering::Greater => {
+                self.expel(Refusal::OldGeneration);
+                Err(Refusal::NewGeneration)
+            }
+        }
+    }
+
+    /// The cluster goes on without this node.
+    fn expel(&self, refusal: Refusal) {
+        self.expelled.send_if_modified(|known| known.is_none() && known.replace(refusal).is_none());
+    }
+
+    /// Who belongs to the cluster from now on, and the highest id that was ever given. Connections of others end.
+    pub(crate) fn admit_only(&self, last: NodeId, known: BTreeSet<NodeId>) {
+        let gate = Gate { last, known };
+        let present = locked(&self.present);
+        if *self.gate.read().unwrap_or_else(PoisonError::into_inner) == gate {
+            return;
+        }
+        if gate.is_removed(self.node) {
+            self.expel(Refusal::Removed);
+        }
+        let removed = present.iter().filter(|(node, _)| gate.is_removed(**node));
+        removed.for_each(|(_, present)| present.ended.cancel());
+        locked(&self.channels).retain(|(to, _), _| !gate.is_removed(*to));
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = gate;
     }
 
     /// A connection that was let in has ended.
@@ -148,8 +213,11 @@ impl Inner {
             return;
         }
         let mut present = locked(&self.present);
-        if let Some((_, count)) = present.get_mut(&peer.node) {
-            *count = count.saturating_sub(1);
+        if let Some(found) = present.get_mut(&peer.node) {
+            found.connections = found.connections.saturating_sub(1);
+            if found.connections == 0 {
+                present.remove(&peer.node);
+            }
         }
     }
 
@@ -198,6 +266,9 @@ impl Inner {
 
     /// Says once, not at every attempt, that a node refuses this one.
     pub(super) fn refused(&self, node: NodeId, refusal: Option<Refusal>) {
+        if let Some(refusal) = refusal.filter(|refusal| refusal.is_final()) {
+            self.expel(refusal);
+        }
         let mut refusals = locked(&self.refusals);
         let changed = match refusal {
             Some(refusal) => refusals.insert(node, refusal) != Some(refusal),
@@ -236,9 +307,20 @@ impl Transport {
         locked(&self.inner.channels).retain(|(to, _), _| *to != node);
     }
 
-    /// Nodes that were removed for good: they are let in no more.
-    pub fn set_removed(&self, nodes: HashSet<NodeId>) {
-        *self.inner.removed.write().unwrap_or_else(PoisonError::into_inner) = nodes;
+    /// How often the cluster was rebuilt.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.inner.generation
+    }
+
+    /// Ends when the cluster goes on without this node: it was removed, or is from before a recovery.
+    pub async fn expelled(&self) -> Refusal {
+        let mut expelled = self.inner.expelled.subscribe();
+        let refusal = expelled.wait_for(Option::is_some).await.ok().and_then(|refusal| *refusal);
+        match refusal {
+            Some(refusal) => refusal,
+            None => std::future::pending().await,
+        }
     }
 
     /// Why a node last refused this one, if it does.

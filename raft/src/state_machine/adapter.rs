@@ -182,7 +182,7 @@ impl AdapterParts {
     }
 }
 
-fn read_mark(mark: &AppliedMark) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+pub(crate) fn read_mark(mark: &AppliedMark) -> Result<(Option<LogId>, StoredMembership), io::Error> {
     if mark.opaque.is_empty() {
         return Ok((None, StoredMembership::default()));
     }

@@ -5,6 +5,6 @@ mod copy;
 mod files;
 mod memory;
 
-pub(crate) use adapter::{Adapter, AdapterParts, Applied, mark_of};
+pub(crate) use adapter::{Adapter, AdapterParts, Applied, mark_of, read_mark};
 pub(crate) use copy::{CopyFile, Incoming, SnapshotSource};
 pub use memory::{MemoryOptions, MemoryState, View};

@@ -167,6 +167,7 @@ fn card(node: Option<NodeId>, cluster: Option<u128>) -> Card {
     Card {
         node,
         cluster,
+        generation: u64::from(cluster.is_some()),
         incarnation: random(),
         raft_addr: "127.0.0.1:1".to_owned(),
         rest_url: "http://127.0.0.1:1".to_owned(),
@@ -206,6 +207,8 @@ async fn strangers_are_kept_out() {
     assert_eq!(ask(key(), card(None, Some(CLUSTER + 1))).await, Err(JoinError::OtherCluster));
     assert_eq!(ask(key(), card(Some(node.id()), Some(CLUSTER))).await, Err(JoinError::IdentityTaken));
     assert_eq!(ask(key(), card(Some(NodeId(99)), Some(CLUSTER))).await, Err(JoinError::Removed));
+    let old = Card { generation: 0, ..card(Some(NodeId(99)), Some(CLUSTER)) };
+    assert_eq!(ask(key(), old).await, Err(JoinError::OldGeneration));
     // Whoever does not even begin properly gets nothing, and the connection ends.
     let mut stream = TcpStream::connect(&address).await.unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();

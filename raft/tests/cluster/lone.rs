@@ -1,14 +1,13 @@
 //! A group of one.
 
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
-use hub_core::error::code;
 use hub_core::id::RequestId;
 use hub_core::port::{ProposeError, Replicator, Submitted};
 use uuid::Uuid;
 
 use crate::support::{LONG, Node, Plan, later, set, spawn, until};
-use crate::toy::{Before, Set};
+use crate::toy::{Before, NEWER, Set};
 
 async fn lone(dir: &tempfile::TempDir) -> Node {
     Node::found(Plan::new(dir.path().join("a"))).await
@@ -114,21 +113,33 @@ async fn what_cannot_be_an_entry_is_refused_before_it_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_command_is_skipped_or_ends_the_group() {
+async fn a_command_that_nobody_reads_is_refused_and_one_in_the_log_skipped_or_fatal() {
     let dir = tempfile::tempdir().unwrap();
     let node = lone(&dir).await;
-    let unknown = |ignorable| Submitted {
+    let newer = |ignorable| Submitted {
         request: RequestId(Uuid::from_u128(u128::MAX)),
-        command: Set::Unknown { ignorable },
+        command: Set::Newer { ignorable },
     };
-    let skipped = node.toys.propose(unknown(true), later(LONG)).await.unwrap();
-    assert_eq!(skipped.reply, Before(u64::MAX));
+    for ignorable in [true, false] {
+        let refused = node.toys.propose(newer(ignorable), later(LONG)).await;
+        assert_eq!(refused, Err(ProposeError::Unsupported));
+    }
+    node.set("key", "value").await.unwrap();
+    // Written by a newer version, and found by this one.
+    NEWER.store(true, Ordering::Relaxed);
+    node.toys.propose(newer(true), later(LONG)).await.unwrap();
+    let plan = node.stop().await;
+    NEWER.store(false, Ordering::Relaxed);
+    let node = Node::reopen(plan).await;
+    assert_eq!(node.count("key").await, 1);
     assert_eq!(node.counter("hub_raft_skipped_entries_total"), 1.0);
-    let fatal = node.toys.propose(unknown(false), later(Duration::from_secs(20))).await;
-    assert!(matches!(fatal, Err(ProposeError::Unknown(_))), "{fatal:?}");
-    let failure = tokio::time::timeout(LONG, node.toys.failed()).await.unwrap();
-    assert!(failure.reason.contains("version 9"), "{failure:?}");
-    assert_eq!(failure.code, code::NEWER_DATA);
-    assert_eq!(node.set("late", "value").await, Err(ProposeError::Stopped));
-    node.stop().await;
+    NEWER.store(true, Ordering::Relaxed);
+    node.toys.propose(newer(false), later(LONG)).await.unwrap();
+    // What comes after it in the log says that it is committed.
+    node.set("key", "value").await.unwrap();
+    let plan = node.stop().await;
+    NEWER.store(false, Ordering::Relaxed);
+    let panic = spawn(Node::reopen(plan)).await.err().unwrap().into_panic();
+    let reason = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+    assert!(reason.contains("version 9") && reason.contains("2012"), "{reason}");
 }

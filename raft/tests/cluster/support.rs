@@ -92,6 +92,7 @@ pub(crate) struct Plan {
     pub(crate) dir: PathBuf,
     pub(crate) card: Card,
     pub(crate) toys: fn(&mut GroupOptions),
+    pub(crate) keeper: KeeperOptions,
 }
 
 impl Plan {
@@ -99,12 +100,13 @@ impl Plan {
         let card = Card {
             node: None,
             cluster: None,
+            generation: 1,
             incarnation: random(),
             raft_addr: String::new(),
             rest_url: "http://127.0.0.1:1".to_owned(),
             version: "0.1.0".to_owned(),
         };
-        Self { dir, card, toys: |_| {} }
+        Self { dir, card, toys: |_| {}, keeper: KeeperOptions::default() }
     }
 }
 
@@ -185,7 +187,14 @@ impl Node {
 
     async fn open(plan: Plan, listener: TcpListener, boot: u128) -> Self {
         let (node, version) = (plan.card.node.unwrap(), "0.1.0".into());
-        let options = TransportOptions { key: key(), cluster: CLUSTER, node, version, boot };
+        let options = TransportOptions {
+            key: key(),
+            cluster: CLUSTER,
+            generation: plan.card.generation,
+            node,
+            version,
+            boot,
+        };
         let transport = options.build(listener, Arc::new(Real));
         let registry = Registry::new();
         let memory = |name: &str| MemoryOptions { dir: plan.dir.join(name).join("state") };
@@ -196,7 +205,7 @@ impl Node {
         let mut options = GroupOptions::new("toys", plan.dir.join("toys"));
         (plan.toys)(&mut options);
         let toys = Group::open(options, machine, &transport, None, &registry).await.unwrap();
-        let keeper = KeeperOptions::default().build(&transport, &control, &toys, &view);
+        let keeper = plan.keeper.build(&transport, &control, &toys, &view);
         let keeper = spawn(keeper.run());
         Self { plan, transport, control, toys, view, toy, registry, keeper }
     }

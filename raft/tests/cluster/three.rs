@@ -5,9 +5,10 @@ use std::time::Duration;
 use hub_core::control::{Command, Reply};
 use hub_core::id::{NodeId, RequestId};
 use hub_core::port::{Replicator, Submitted};
+use hub_raft::{JoinError, Joiner, KeeperOptions, Peers, Refusal};
 use uuid::Uuid;
 
-use crate::support::{LONG, Node, later, spawn, stop_all, three, until, voters};
+use crate::support::{LONG, Node, Plan, key, later, random, spawn, stop_all, three, until, voters};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_node_writes_and_any_node_reads_it_at_once() {
@@ -75,6 +76,43 @@ async fn a_removed_node_leaves_both_groups() {
     }
     nodes[0].set("after", "value").await.unwrap();
     assert_eq!(nodes[1].count("after").await, 1);
+    // It is let in no more, whoever it asks, and learns of it when it does.
+    let asker = spawn(Peers::new(&nodes[2].transport).run(move || vec![NodeId(1)]));
+    let refused = tokio::time::timeout(LONG, nodes[2].transport.expelled()).await.unwrap();
+    assert_eq!(refused, Refusal::Removed);
+    asker.abort();
+    let mut nodes = nodes;
+    let plan = nodes.pop().unwrap().stop().await;
+    for node in &nodes {
+        let joiner = Joiner { key: key(), boot: random() };
+        assert_eq!(joiner.join(&node.address(), &plan.card, LONG).await, Err(JoinError::Removed));
+    }
+    stop_all(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_voter_is_removed_once_its_successor_votes() {
+    let dir = tempfile::tempdir().unwrap();
+    let keeper = KeeperOptions { remove_dead_after: Duration::from_secs(2), ..KeeperOptions::default() };
+    let plan = |name: &str| Plan { keeper, ..Plan::new(dir.path().join(name)) };
+    let mut nodes = vec![Node::found(plan("a")).await];
+    let peers = [nodes[0].address()];
+    for name in ["b", "c"] {
+        nodes.push(Node::join(plan(name), &peers).await);
+    }
+    voters(&nodes[0], 3).await;
+    let dead = nodes.pop().unwrap();
+    let gone = dead.id();
+    dead.stop().await;
+    nodes.push(Node::join(plan("d"), &peers).await);
+    for node in &nodes {
+        until("the dead removed", || async {
+            let left = |status: hub_raft::GroupStatus| status.voters.len() == 3 && !status.knows(gone);
+            (left(node.control.status()) && left(node.toys.status())).then_some(())
+        })
+        .await;
+    }
+    nodes[2].set("key", "value").await.unwrap();
     stop_all(nodes).await;
 }
 
@@ -98,8 +136,8 @@ async fn leadership_is_watched_and_ready_after_an_entry_of_its_term() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_second_node_follows_until_there_is_a_third() {
     let dir = tempfile::tempdir().unwrap();
-    let first = Node::found(crate::support::Plan::new(dir.path().join("a"))).await;
-    let second = Node::join(crate::support::Plan::new(dir.path().join("b")), &[first.address()]).await;
+    let first = Node::found(Plan::new(dir.path().join("a"))).await;
+    let second = Node::join(Plan::new(dir.path().join("b")), &[first.address()]).await;
     until("a learner in both", || async {
         let known = |status: hub_raft::GroupStatus| status.learners == [second.id()];
         (known(first.control.status()) && known(first.toys.status())).then_some(())

@@ -1,6 +1,7 @@
 //! A machine small enough to see through, for the tests of this crate.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use hub_core::codec::{
@@ -11,13 +12,16 @@ use hub_core::port::{Entry, MemoryMachine};
 use serde::{Deserialize, Serialize};
 
 const KIND: u16 = 60_000;
-const KIND_IGNORABLE: u16 = 60_001;
+const KIND_NEWER: u16 = 60_001;
 
-/// Sets a key; or something that no version knows.
+/// This process runs the version that knows `Newer`.
+pub(crate) static NEWER: AtomicBool = AtomicBool::new(false);
+
+/// Sets a key; or something that only a newer version knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Set {
     Key(String, String),
-    Unknown { ignorable: bool },
+    Newer { ignorable: bool },
 }
 
 /// How often the key was set before, or that the command was skipped.
@@ -35,8 +39,8 @@ impl Command for Set {
     fn encode(&self) -> Envelope {
         match self {
             Self::Key(key, value) => Envelope::required(KIND, 1, &(key, value)),
-            Self::Unknown { ignorable } => Envelope {
-                kind: KIND_IGNORABLE,
+            Self::Newer { ignorable } => Envelope {
+                kind: KIND_NEWER,
                 version: 9,
                 flags: if *ignorable { FLAG_IGNORABLE } else { 0 },
                 body: Bytes::new(),
@@ -45,6 +49,9 @@ impl Command for Set {
     }
 
     fn decode(envelope: Envelope) -> Result<Decoded<Self>, CodecError> {
+        if envelope.kind == KIND_NEWER && NEWER.load(Ordering::Relaxed) {
+            return Ok(Decoded::Value(Self::Newer { ignorable: envelope.flags & FLAG_IGNORABLE != 0 }));
+        }
         if envelope.kind != KIND {
             return envelope.unknown();
         }
@@ -75,7 +82,10 @@ impl MemoryMachine for Toy {
     fn apply(&mut self, entry: &Entry<Set>) -> Vec<Before> {
         let mut replies = Vec::new();
         for submitted in &entry.commands {
-            let Set::Key(key, value) = &submitted.command else { continue };
+            let Set::Key(key, value) = &submitted.command else {
+                replies.push(Before(0));
+                continue;
+            };
             if let Some(before) = self.answered.get(&submitted.request) {
                 replies.push(Before(*before));
                 continue;

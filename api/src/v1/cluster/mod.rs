@@ -23,4 +23,5 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hub>> {
         .routes(routes!(operate::drain))
         .routes(routes!(operate::undrain))
         .routes(routes!(operate::transfer))
+        .routes(routes!(operate::remove))
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use hub_core::access::Scope;
 use hub_core::id::NodeId;
 use hub_core::port::{ClusterError, Group};
@@ -106,6 +106,39 @@ pub(super) async fn transfer(
     let leader = done.unwrap_or_else(unfinished)?;
     change.audit();
     Ok(Json(TransferView { group: group.as_str(), leader: leader.0 }))
+}
+
+/// Remove a node
+///
+/// For good: it leaves the cluster, and is let in no more. One that leads hands over first. Refused while the cluster would
+/// lose its majority by it.
+#[utoipa::path(
+    delete,
+    path = "/cluster/members/{id}",
+    operation_id = "removeNode",
+    tag = "cluster",
+    params(
+        ("id" = u64, Path, description = "The node."),
+        ("Hub-Reason" = Option<String>, Header, description = "Why, for the record."),
+    ),
+    responses((status = 204, description = "Removed.")),
+)]
+pub(super) async fn remove(
+    State(hub): State<Arc<Hub>>,
+    change: Change,
+    Path(id): Path<String>,
+    params: Params,
+    body: Body,
+) -> Result<StatusCode, Problem> {
+    change.caller.require(Scope::ClusterAdmin)?;
+    change.bare(&hub, params, body).await?;
+    // What cannot be an id cannot be a node.
+    let node = id.parse().map(NodeId).map_err(|_| Problem::from(ClusterError::NoNode))?;
+    let deadline = hub.long_deadline();
+    let done = hub.bounded(deadline, hub.cluster.remove(node, deadline)).await;
+    done.unwrap_or_else(unfinished)?;
+    change.audit();
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn unfinished<T>() -> Result<T, ClusterError> {

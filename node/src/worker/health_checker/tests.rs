@@ -142,6 +142,10 @@ impl ClusterControl for Alone {
     async fn undrain(&self, _node: NodeId, _deadline: Instant) -> Result<(), ClusterError> {
         Err(ClusterError::NoNode)
     }
+
+    async fn remove(&self, _node: NodeId, _deadline: Instant) -> Result<(), ClusterError> {
+        Err(ClusterError::NoNode)
+    }
 }
 
 async fn wait_for_health(state: &mut watch::Receiver<State>, health: Health) {

@@ -23,7 +23,7 @@ pub(super) fn failed(error: ProposeError) -> StoreError {
         error @ (ProposeError::NoLeader | ProposeError::LeadershipMoved) => {
             StoreError::Unavailable { reason: error.to_string(), retryable: true }
         }
-        error @ ProposeError::Stopped => {
+        error @ (ProposeError::Stopped | ProposeError::Unsupported) => {
             StoreError::Unavailable { reason: error.to_string(), retryable: false }
         }
     }
