@@ -156,7 +156,7 @@ impl DataFolder {
     /// Makes the folder if need be, takes it for this process, and reads who it belongs to.
     ///
     /// # Errors
-    /// In use (`HUB-2005`), not writable (`HUB-2007`), damaged (`HUB-2006`), of a newer version (`HUB-2012`).
+    /// In use (`HUB-2005`), not writable (`HUB-2015`), full (`HUB-2007`), damaged (`HUB-2006`), of a newer version (`HUB-2012`).
     pub fn open(path: &Path) -> Result<Self, CodedError> {
         let failed = |what: &str, error: io::Error| {
             CodedError::new(io_code(&error), format!("{what} {}", path.display())).because(error)
@@ -476,7 +476,7 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_is_refused() {
         let refused = DataFolder::open(Path::new("/proc/message-hub")).err().unwrap();
-        assert!(matches!(refused.code, code::DISK_FULL | code::IO), "{refused}");
+        assert!(matches!(refused.code, code::NOT_WRITABLE | code::IO), "{refused}");
         let file = tempfile::NamedTempFile::new().unwrap();
         assert_eq!(DataFolder::open(&file.path().join("below")).err().unwrap().code, code::IO);
     }

@@ -13,9 +13,12 @@ use hub_core::delivery::{AttemptOutcome, Claim, SettleOutcome, Settlement};
 use hub_core::id::{MessageId, NodeId, RequestId, ServiceName};
 use hub_core::message::{Attempt, NewMessage, Priority, Status};
 use hub_core::port::{
-    AcceptMode, CancelOutcome, Clock, Committed, Consistency, DeliveryQueue, Leadership, MessageStore,
-    ProposeError, QueueSignal, ReadError, Replicator, StoreError, Submitted, Want,
+    AcceptMode, AppliedMark, CancelOutcome, Clock, Committed, Consistency, DeliveryQueue, Entry, Leadership,
+    MessageStore, ProposeError, QueueSignal, ReadError, Replicator, StateMachine, StoreError, Submitted,
+    Want,
 };
+use hub_core::time::Timestamp;
+use hub_storage::sqlite::command::{Insert, Item};
 use hub_storage::sqlite::{
     Command, DiskLimit, Feed, Options, Reply, SqliteMachine, Store, StoreOptions, StorePorts,
 };
@@ -116,6 +119,9 @@ impl Replicator<Command, Reply> for Faulty {
     }
 }
 
+/// Nothing is refused for want of disk.
+const NO_LIMIT: DiskLimit = DiskLimit { bytes: 0, percent: 0 };
+
 struct Stage {
     store: Store,
     replicator: Arc<Faulty>,
@@ -126,7 +132,14 @@ struct Stage {
 
 /// Runs `test` with a store that runs.
 async fn on_stage<F: Future<Output = ()>>(test: impl FnOnce(Arc<Stage>) -> F) {
-    let folder = tempfile::tempdir().unwrap();
+    on_stage_with(tempfile::tempdir().unwrap(), NO_LIMIT, test).await;
+}
+
+async fn on_stage_with<F: Future<Output = ()>>(
+    folder: tempfile::TempDir,
+    disk_limit: DiskLimit,
+    test: impl FnOnce(Arc<Stage>) -> F,
+) {
     let (clock, slots) = (Arc::new(ManualClock::default()), Arc::new(TestSlots::default()));
     let feed = Feed::new(ME, slots.clone());
     let options = Options { folder: folder.path().join("db"), readers: 2 };
@@ -136,7 +149,7 @@ async fn on_stage<F: Future<Output = ()>>(test: impl FnOnce(Arc<Stage>) -> F) {
     let (tasks, plan, seen) = (TaskTracker::new(), Mutex::default(), Mutex::default());
     let replicator = Arc::new(Faulty { local, tasks, plan, seen });
     let mut options = StoreOptions::new(folder.path().to_owned());
-    options.disk_limit = DiskLimit { bytes: 0, percent: 0 };
+    options.disk_limit = disk_limit;
     let (service, store) = options.build(StorePorts {
         replicator: replicator.clone(),
         reader,
@@ -157,30 +170,33 @@ fn target() -> ServiceName {
     "target".parse().unwrap()
 }
 
+fn message(number: u64, now: Timestamp) -> NewMessage {
+    NewMessage {
+        id: MessageId(Uuid::from_u128((0x0190_0000_0000_7000_8000_u128 << 48) | u128::from(number))),
+        sender: "sender".parse().unwrap(),
+        target: target(),
+        message_type: "type".into(),
+        content: format!("{{\"n\":{number}}}").into(),
+        metadata: None,
+        correlation_id: None,
+        priority: Priority::default(),
+        created_at: now,
+        deliver_at: None,
+        expires_at: None,
+        too_old_at: now.plus(Duration::from_secs(3_600)),
+        max_retries: None,
+        traceparent: None,
+        idempotency: None,
+    }
+}
+
 impl Stage {
     fn deadline(&self) -> Instant {
         self.clock.instant() + Duration::from_secs(60)
     }
 
     fn message(&self, number: u64) -> NewMessage {
-        let now = self.clock.now();
-        NewMessage {
-            id: MessageId(Uuid::from_u128((0x0190_0000_0000_7000_8000_u128 << 48) | u128::from(number))),
-            sender: "sender".parse().unwrap(),
-            target: target(),
-            message_type: "type".into(),
-            content: format!("{{\"n\":{number}}}").into(),
-            metadata: None,
-            correlation_id: None,
-            priority: Priority::default(),
-            created_at: now,
-            deliver_at: None,
-            expires_at: None,
-            too_old_at: now.plus(Duration::from_secs(3_600)),
-            max_retries: None,
-            traceparent: None,
-            idempotency: None,
-        }
+        message(number, self.clock.now())
     }
 
     async fn accept(&self, number: u64) -> MessageId {
@@ -220,7 +236,7 @@ impl Stage {
     }
 }
 
-fn delivered(claim: &Claim, now: hub_core::time::Timestamp) -> Settlement {
+fn delivered(claim: &Claim, now: Timestamp) -> Settlement {
     let attempt = Attempt {
         number: claim.attempt,
         node: claim.owner,
@@ -426,6 +442,85 @@ async fn a_damaged_message_does_not_hold_up_the_others() {
         assert_eq!((due, next), (vec![], Some(stage.clock.now().plus(LEASE))));
         stage.clock.advance(Duration::from_secs(600));
         assert_eq!(stage.store.due().await.unwrap().0, [target()]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_free_disk_new_messages_are_refused_and_all_else_goes_on() {
+    let full = DiskLimit { bytes: u64::MAX, percent: 0 };
+    on_stage_with(tempfile::tempdir().unwrap(), full, |stage| async move {
+        let refused = stage.store.accept(vec![stage.message(1)], AcceptMode::Each, stage.deadline()).await;
+        assert!(matches!(refused, Err(StoreError::DiskLow)), "{refused:?}");
+        assert_eq!(stage.replicator.seen(), [], "nothing was proposed");
+        // What other nodes take is replicated here, claimed and settled.
+        for number in [2, 3] {
+            let items = vec![Item { message: stage.message(number), claim: None }];
+            let command = Command::Insert(Insert { items, atomic: false, max_backlog: 10 });
+            let proposal = Submitted { request: RequestId(Uuid::nil()), command };
+            stage.replicator.local.propose(proposal, stage.deadline()).await.unwrap();
+        }
+        let claimed = stage.claim().await.unwrap();
+        assert_eq!(claimed.len(), 2);
+        let end = delivered(&claimed[0].claim, stage.clock.now());
+        assert_eq!(stage.store.settle(vec![end], stage.deadline()).await.unwrap(), [true]);
+        stage.clock.advance(LEASE);
+        let cancelled = stage.store.cancel(claimed[1].message.id, stage.deadline()).await.unwrap();
+        assert_eq!(cancelled, CancelOutcome::Cancelled { may_have_arrived: true });
+    })
+    .await;
+}
+
+/// A database too large to be checked at the start, with a page of a table overwritten that nothing has read yet.
+async fn damaged_database(folder: &std::path::Path) {
+    let feed = Feed::new(ME, Arc::<TestSlots>::default());
+    let options = Options { folder: folder.join("db"), readers: 1 };
+    let mut machine = options.open(feed).await.unwrap();
+    let now = ManualClock::default().now();
+    for number in 1..=36 {
+        let content = format!("\"{}\"", "x".repeat(1 << 20)).into();
+        let message = NewMessage { content, ..message(number, now) };
+        let items = vec![Item { message, claim: None }];
+        let command = Command::Insert(Insert { items, atomic: false, max_backlog: 100 });
+        let commands = vec![Submitted { request: RequestId(Uuid::nil()), command }];
+        let mark = AppliedMark { index: number, opaque: vec![1].into() };
+        machine.apply(vec![Entry { index: number, term: 1, now, commands }], mark).await.unwrap();
+    }
+    assert_eq!(machine.checkpoint().await.unwrap().index, 36);
+    drop(machine);
+    let database = folder.join("db").join("messages-0.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&database).read_only(true);
+    let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.unwrap();
+    let page: i64 = sqlx::query_scalar("SELECT rootpage FROM sqlite_schema WHERE name = 'attempts'")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    let size: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut connection).await.unwrap();
+    <sqlx::SqliteConnection as sqlx::Connection>::close(connection).await.unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&database).unwrap();
+    let at = (page - 1) * size;
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xee; 64], at.cast_unsigned()).unwrap();
+}
+
+#[tokio::test]
+async fn damage_in_a_large_database_is_found_while_it_runs_and_stops_the_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    damaged_database(folder.path()).await;
+    on_stage_with(folder, NO_LIMIT, |stage| async move {
+        // It was opened, and takes messages until the check is through.
+        let stopped = async {
+            for number in 100.. {
+                let soon = stage.clock.instant() + Duration::from_millis(100);
+                let answer = stage.store.accept(vec![stage.message(number)], AcceptMode::Each, soon).await;
+                match answer {
+                    Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                    Err(error) => return error.to_string(),
+                }
+            }
+            unreachable!()
+        };
+        let error = tokio::time::timeout(Duration::from_secs(60), stopped).await.unwrap();
+        assert!(error.contains("damaged"), "{error}");
     })
     .await;
 }

@@ -1,11 +1,8 @@
 //! What holds of the control state at any time, and from one entry to the next.
 
+use super::ensure;
 use crate::control::{Machine, State};
 use crate::registry::{CheckKind, Health, MAX_INSTANCES, MAX_SERVICES, Service, TargetUrl};
-
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(what()) }
-}
 
 /// Time and revision never step back, and no node id is given twice. Cheap: compares a few numbers.
 pub fn control_step(before: &State, after: &State) -> Result<(), String> {

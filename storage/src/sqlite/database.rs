@@ -17,8 +17,8 @@ use super::row::{self, Sum};
 const APPLICATION_ID: i64 = 0x4D48_5542;
 /// Every step of the schema, oldest first; `user_version` counts those that were taken.
 const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/sqlite/0001_messages.sql")];
-/// A whole check reads every page and compares every index with its table; larger files are checked row by row as they are
-/// read, so that a start does not take minutes.
+/// A whole check reads every page and compares every index with its table; larger files are checked while the node runs
+/// ([`super::Reader`]), so that a start does not take minutes.
 const CHECKED_WHOLE: u64 = 32 << 20;
 /// Pages in the write-ahead log after which it is written back.
 const CHECKPOINT_PAGES: u32 = 4_000;
@@ -95,13 +95,18 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Too large to be checked whole at the start.
+pub(super) fn is_large(path: &Path) -> Result<bool, Fault> {
+    let bytes = std::fs::metadata(path).map_err(Fault::file("looking at the database"))?.len();
+    Ok(bytes > CHECKED_WHOLE)
+}
+
 /// Looks for damage before anything is built on it.
 pub(super) async fn check(connection: &mut SqliteConnection, path: &Path) -> Result<(), Fault> {
     if version(connection).await? == 0 {
         return Err(Fault::Corrupt("the file holds no tables".to_owned()));
     }
-    let bytes = std::fs::metadata(path).map_err(Fault::file("looking at the database"))?.len();
-    if bytes > CHECKED_WHOLE {
+    if is_large(path)? {
         return Ok(());
     }
     let found: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check(3)")

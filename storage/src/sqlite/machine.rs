@@ -124,6 +124,9 @@ impl SqliteMachine {
             let source = std::io::Error::other("an earlier failure left the state unknown");
             return Err(Fault::File { during: "applying", source }.into());
         }
+        if let Some(reason) = self.reader.damage() {
+            return Err(Fault::Corrupt(reason.to_owned()).into());
+        }
         Ok(())
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct State {
     pub(crate) late: i64,
 }
 
-async fn open(folder: &Path) -> SqliteConnection {
+pub(crate) async fn open(folder: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(folder.join("messages-0.db")).read_only(true);
     SqliteConnection::connect_with(&options).await.unwrap()
 }

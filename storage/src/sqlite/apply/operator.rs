@@ -4,7 +4,7 @@ use hub_core::id::{MessageId, RequestId};
 use hub_core::message::{Status, Transition};
 use hub_core::port::{CancelOutcome, DeadLetterOutcome};
 
-use super::work::{Ending, Fate, Work};
+use super::work::{Ending, Fate, Work, less};
 use crate::sqlite::row::Open;
 
 impl Work<'_> {
@@ -79,7 +79,7 @@ impl Work<'_> {
         self.touch(id);
         self.count(&target, |counters| {
             counters.depth += 1;
-            counters.dead_letters = counters.dead_letters.saturating_sub(1);
+            less(&mut counters.dead_letters, 1);
         });
         self.effects.waits(&target, clock, clock);
         DeadLetterOutcome::Done(next)
@@ -111,7 +111,7 @@ impl Work<'_> {
         });
         let target = known.target.clone();
         self.touch(id);
-        self.count(&target, |counters| counters.dead_letters = counters.dead_letters.saturating_sub(1));
+        self.count(&target, |counters| less(&mut counters.dead_letters, 1));
         DeadLetterOutcome::Done(next)
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use hub_core::delivery::AttemptOutcome;
 use hub_core::id::{MessageId, NodeId, ServiceName};
+use hub_core::invariant;
 use hub_core::message::{Attempt, Fingerprint, NewMessage, Priority, Status, Transition};
+use hub_core::port::Backlog;
 use hub_core::time::Timestamp;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
@@ -21,6 +23,26 @@ pub(in crate::sqlite) struct Counters {
     pub(in crate::sqlite) accepted_total: u64,
     pub(in crate::sqlite) delivered_total: u64,
     pub(in crate::sqlite) dead_letters: u64,
+}
+
+impl Counters {
+    /// As it is shown, without the age of the oldest message.
+    pub(in crate::sqlite) const fn backlog(self) -> Backlog {
+        Backlog {
+            depth: self.depth,
+            in_flight: self.in_flight,
+            oldest: None,
+            accepted_total: self.accepted_total,
+            delivered_total: self.delivered_total,
+            dead_letters: self.dead_letters,
+        }
+    }
+}
+
+/// Counts down. A counter below what it counts is a mistake, which must not wrap round and refuse everything.
+pub(super) fn less(counter: &mut u64, by: u64) {
+    debug_assert!(*counter >= by, "a counter would fall below zero");
+    *counter = counter.saturating_sub(by);
 }
 
 /// What of the state stays in memory between batches.
@@ -149,9 +171,12 @@ impl<'a> Work<'a> {
         if !self.counted.contains(target) {
             self.counted.insert(target.clone());
         }
-        match self.ledger.backlog.get_mut(target) {
-            Some(counters) => change(counters),
-            None => change(self.ledger.backlog.entry(target.clone()).or_default()),
+        if !self.ledger.backlog.contains_key(target) {
+            self.ledger.backlog.insert(target.clone(), Counters::default());
+        }
+        if let Some(counters) = self.ledger.backlog.get_mut(target) {
+            change(counters);
+            debug_assert_eq!(invariant::backlog(&counters.backlog()), Ok(()), "{target}");
         }
     }
 
@@ -225,8 +250,8 @@ impl<'a> Work<'a> {
         slot.fate = Some(fate);
         let claimed = u64::from(open.hold.is_some());
         self.count(&open.target, |counters| {
-            counters.depth = counters.depth.saturating_sub(1);
-            counters.in_flight = counters.in_flight.saturating_sub(claimed);
+            less(&mut counters.depth, 1);
+            less(&mut counters.in_flight, claimed);
             counters.delivered_total += u64::from(ending.status == Status::Delivered);
             counters.dead_letters += u64::from(ending.status == Status::DeadLetter);
         });
@@ -258,7 +283,7 @@ impl<'a> Work<'a> {
             open.due = due;
             open.hold = None;
         });
-        self.count(&target, |counters| counters.in_flight = counters.in_flight.saturating_sub(1));
+        self.count(&target, |counters| less(&mut counters.in_flight, 1));
         self.effects.waits(&target, due, clock);
         true
     }

@@ -69,7 +69,10 @@ impl Work<'_> {
             slot.dirty = false;
             fates.extend(slot.fate.take());
             match &slot.open {
-                Some(row) => open.push(row.clone()),
+                Some(row) => {
+                    debug_assert_eq!(row.hold.is_some(), row.status == Status::Delivering, "{row:?}");
+                    open.push(row.clone());
+                }
                 None if slot.stored => closed.push(id),
                 None => {}
             }

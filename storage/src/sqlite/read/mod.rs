@@ -1,11 +1,12 @@
 //! Reads of what this node has applied, on their own connections.
 
+mod inspect;
 mod list;
 mod queue;
 mod record;
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use hub_core::id::ServiceName;
@@ -21,6 +22,8 @@ use super::row;
 pub struct Reader {
     pool: Arc<RwLock<SqlitePool>>,
     connections: u32,
+    /// What is wrong with the database, once that is known.
+    damage: Arc<OnceLock<String>>,
 }
 
 macro_rules! backlog_query {
@@ -46,22 +49,29 @@ fn pool(path: &Path, connections: u32) -> SqlitePool {
 }
 
 fn backlog(found: &SqliteRow) -> Result<Backlog, Fault> {
-    let counters = database::counters(found, 1)?;
     let waiting = row::optional_time(found, 6, "created_at")?;
     let claimed = row::optional_time(found, 7, "created_at")?;
-    Ok(Backlog {
-        depth: counters.depth,
-        in_flight: counters.in_flight,
-        oldest: waiting.into_iter().chain(claimed).min(),
-        accepted_total: counters.accepted_total,
-        delivered_total: counters.delivered_total,
-        dead_letters: counters.dead_letters,
-    })
+    let oldest = waiting.into_iter().chain(claimed).min();
+    Ok(Backlog { oldest, ..database::counters(found, 1)?.backlog() })
 }
 
 impl Reader {
     pub(super) fn open(path: &Path, connections: u32) -> Self {
-        Self { pool: Arc::new(RwLock::new(pool(path, connections))), connections }
+        let pool = Arc::new(RwLock::new(pool(path, connections)));
+        Self { pool, connections, damage: Arc::default() }
+    }
+
+    /// What is wrong with the database, as far as a read has found out: nothing more may be built on it.
+    pub(super) fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
+    }
+
+    /// Remembers damage.
+    pub(super) fn condemn(&self, fault: &Fault) {
+        if let Fault::Corrupt(reason) = fault {
+            tracing::error!(%reason, "the message database is damaged; this node stops");
+            self.damage.get_or_init(|| reason.clone());
+        }
     }
 
     /// Reads go to another file from now on; waits for those that are under way.

@@ -24,6 +24,20 @@ impl Default for DiskLimit {
     }
 }
 
+/// What a file system has, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Space {
+    free: u64,
+    total: u64,
+}
+
+impl DiskLimit {
+    fn is_passed(self, space: Space) -> bool {
+        let share = space.total / 100 * u64::from(self.percent);
+        space.free < self.bytes.max(share)
+    }
+}
+
 /// Watches the file system that `folder` lies on.
 #[derive(Debug)]
 pub struct DiskGuard {
@@ -41,24 +55,86 @@ impl DiskGuard {
 
     /// Whether too little is free, at most 250 ms ago as of `now`. It recovers by itself.
     pub fn is_low(&self, now: Instant) -> Result<bool, StoreError> {
+        self.judge(now, || {
+            let found = rustix::fs::statvfs(&self.folder)?;
+            let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+            Ok(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+        })
+    }
+
+    fn judge(&self, now: Instant, look: impl FnOnce() -> std::io::Result<Space>) -> Result<bool, StoreError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, low)) = *seen
             && now.saturating_duration_since(at) < FRESH
         {
             return Ok(low);
         }
-        let found = rustix::fs::statvfs(&self.folder).map_err(|error| StoreError::Unavailable {
+        let space = look().map_err(|error| StoreError::Unavailable {
             reason: format!("the data folder's file system does not answer: {error}"),
             retryable: true,
         })?;
-        let free = found.f_bavail.saturating_mul(found.f_frsize);
-        let total = found.f_blocks.saturating_mul(found.f_frsize);
-        let share = total / 100 * u64::from(self.limit.percent);
-        let low = free < self.limit.bytes.max(share);
+        let low = self.limit.is_passed(space);
         if seen.is_some_and(|(_, before)| before != low) || (seen.is_none() && low) {
-            tracing::warn!(free, low, "free disk space crossed the limit for new messages");
+            tracing::warn!(free = space.free, low, "free disk space crossed the limit for new messages");
         }
         *seen = Some((now, low));
         Ok(low)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn space(free: u64, total: u64) -> Space {
+        Space { free: free * MIB, total: total * MIB }
+    }
+
+    #[test]
+    fn the_larger_of_the_two_limits_counts() {
+        let limit = DiskLimit::default();
+        // Of a small disk 256 MiB, of a large one a twentieth.
+        assert!(limit.is_passed(space(255, 1_000)));
+        assert!(!limit.is_passed(space(256, 1_000)));
+        assert!(limit.is_passed(space(49_999, 1_000_000)));
+        assert!(!limit.is_passed(space(50_000, 1_000_000)));
+        assert!(limit.is_passed(space(0, 0)));
+        assert!(!DiskLimit { bytes: 0, percent: 0 }.is_passed(space(0, 0)));
+        assert!(DiskLimit { bytes: u64::MAX, percent: 100 }.is_passed(space(u64::MAX / MIB, u64::MAX / MIB)));
+    }
+
+    #[test]
+    fn it_is_looked_at_four_times_a_second_and_recovers_by_itself() {
+        let guard = DiskGuard::new(PathBuf::new(), DiskLimit::default());
+        #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+        let start = Instant::now();
+        let low = |millis, free: Option<u64>| {
+            let look = || free.map(|free| space(free, 1_000)).ok_or_else(|| std::io::Error::other("gone"));
+            guard.judge(start + Duration::from_millis(millis), look)
+        };
+        assert!(!low(0, Some(500)).unwrap());
+        assert!(!low(249, Some(1)).unwrap(), "not looked at yet");
+        assert!(low(250, Some(1)).unwrap());
+        assert!(low(499, Some(500)).unwrap());
+        assert!(!low(500, Some(500)).unwrap());
+        // A file system that does not answer is no reason to guess, once the last answer is old.
+        assert!(!low(600, None).unwrap());
+        assert!(matches!(low(750, None), Err(StoreError::Unavailable { retryable: true, .. })));
+        assert!(low(751, Some(1)).unwrap());
+    }
+
+    #[test]
+    fn the_file_system_of_the_folder_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+        let now = Instant::now();
+        let guard = |path: &std::path::Path, bytes| {
+            DiskGuard::new(path.to_owned(), DiskLimit { bytes, percent: 0 }).is_low(now)
+        };
+        assert!(!guard(folder.path(), 0).unwrap());
+        assert!(guard(folder.path(), u64::MAX).unwrap());
+        assert!(guard(&folder.path().join("missing"), 0).is_err());
     }
 }

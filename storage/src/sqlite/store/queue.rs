@@ -67,7 +67,8 @@ impl DeliveryQueue for Store {
             }
         };
         let ids: Vec<_> = granted.iter().map(|one| one.message).collect();
-        let mut messages = inner.ports.reader.messages(&ids).await?;
+        let reader = &inner.ports.reader;
+        let mut messages = reader.messages(&ids).await.inspect_err(|fault| reader.condemn(fault))?;
         let (mut claimed, mut damaged) = (Vec::with_capacity(granted.len()), Vec::new());
         for one in granted {
             let claim = one.claim(owner, term);

@@ -33,10 +33,26 @@ impl StoreService {
     pub async fn run(self, stop: CancellationToken) {
         let Self { inner, queue } = self;
         let signals = async {
-            tokio::join!(watch(&inner, &stop), give_back(&inner, &stop));
+            tokio::join!(watch(&inner, &stop), give_back(&inner, &stop), inspect(&inner, &stop));
             release(&inner, inner.ports.feed.take_unused(), LAST_GIVE_BACK).await;
         };
         tokio::join!(signals, settler::run(Arc::clone(&inner), queue, stop.clone()));
+    }
+}
+
+/// Checks what the start left out, once.
+async fn inspect(inner: &Inner, stop: &CancellationToken) {
+    let found = tokio::select! {
+        () = stop.cancelled() => return,
+        found = inner.ports.reader.inspect() => found,
+    };
+    match found {
+        Ok(differences) => {
+            for difference in differences {
+                tracing::error!(%difference, "a counter is not what it counts");
+            }
+        }
+        Err(error) => tracing::error!(%error, "the message database could not be checked"),
     }
 }
 
