@@ -1,5 +1,6 @@
 //! `cluster recover`: makes the survivor of a lost majority, or of damage, a cluster of one. Nothing may run meanwhile.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,13 @@ use hub_core::port::{AppliedMark, Group, Slots, StateMachine};
 use hub_core::time::Timestamp;
 use hub_raft::{MemoryOptions, OpenError, Rebuild, Remains};
 use hub_storage::sqlite::{self, Feed};
+use tokio::net::TcpStream;
 
 use crate::coded::{CodedError, io_code};
 use crate::identity::DataFolder;
+
+/// How long a voter has to answer.
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// What a recovery finds, or has done.
 #[derive(Clone, Debug)]
@@ -24,6 +29,17 @@ pub struct Report {
     pub generation: u64,
     /// Both groups.
     pub groups: Vec<(Group, Found)>,
+}
+
+/// How far to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Say what there is.
+    Look,
+    /// Make the node a cluster of one, unless another voter answers.
+    Recover,
+    /// Make it one although others answer.
+    RecoverBesideOthers,
 }
 
 /// What is left of a group.
@@ -51,12 +67,12 @@ impl Slots for NoSlots {
     fn give_back(&self, _: &ServiceName) {}
 }
 
-/// Looks at the folder; with `accept_loss` also makes its node the only one of a cluster of a new generation. Interrupted,
+/// Looks at the folder; if that is wanted also makes its node the only one of a cluster of a new generation. Interrupted,
 /// it must be run again: until then the folder does not start.
 ///
 /// # Errors
-/// The folder is in use, belongs to no cluster, or the disk fails.
-pub async fn recover(data: &Path, now: Timestamp, accept_loss: bool) -> Result<Report, CodedError> {
+/// The folder is in use, belongs to no cluster, another voter answers, or the disk fails.
+pub async fn recover(data: &Path, now: Timestamp, action: Action) -> Result<Report, CodedError> {
     let nothing = || CodedError::new(code::CONFIG, format!("{} holds no node of a cluster", data.display()));
     if !data.is_dir() {
         return Err(nothing());
@@ -72,12 +88,16 @@ pub async fn recover(data: &Path, now: Timestamp, accept_loss: bool) -> Result<R
         states.push((group, applied(&folder, group, node).await?));
     }
     let mut report = Report { node, generation: begun.generation, groups: Vec::new() };
-    if !accept_loss {
-        for (group, state) in states {
-            report.groups.push((group, look(&folder, group, state).await?));
-        }
+    for (group, state) in &states {
+        report.groups.push((*group, look(&folder, *group, state).await?));
+    }
+    if action == Action::Look {
         return Ok(report);
     }
+    if action == Action::Recover {
+        nobody_answers(&report).await?;
+    }
+    report.groups.clear();
     folder.save(begun.clone())?;
     for (group, state) in states {
         report.groups.push((group, salvage(&folder, group, state, node, now).await?));
@@ -88,10 +108,30 @@ pub async fn recover(data: &Path, now: Timestamp, accept_loss: bool) -> Result<R
     Ok(report)
 }
 
-async fn look(folder: &DataFolder, group: Group, state: State) -> Result<Found, CodedError> {
+/// A voter that answers may be part of a majority that goes on, or be recovered by itself: then there would be two clusters
+/// of one identity, and whichever meets the other ends it.
+async fn nobody_answers(report: &Report) -> Result<(), CodedError> {
+    let kept = report.groups.iter().filter_map(|(_, found)| match found {
+        Found::Kept(remains) => Some(&remains.voters),
+        Found::Gone { .. } => None,
+    });
+    let others: BTreeSet<_> = kept.flatten().filter(|(node, _)| **node != report.node).collect();
+    let asked = others.into_iter().map(|(node, address)| async move {
+        let connected = tokio::time::timeout(ANSWER, TcpStream::connect(address.as_str())).await;
+        matches!(connected, Ok(Ok(_))).then(|| format!("node {node} at {address}"))
+    });
+    let answered: Vec<String> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+    if answered.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("{} answers: a majority may still be there", answered.join(", "));
+    Err(CodedError::new(code::OTHERS_ANSWER, detail))
+}
+
+async fn look(folder: &DataFolder, group: Group, state: &State) -> Result<Found, CodedError> {
     let damage = match state {
         State::Readable(applied) => {
-            let rebuild = rebuild(folder, group, applied);
+            let rebuild = rebuild(folder, group, applied.clone());
             let surveyed = tokio::task::spawn_blocking(move || rebuild.survey()).await;
             match surveyed.map_err(|error| CodedError::new(code::INTERNAL, error.to_string()))? {
                 Ok(remains) => return Ok(Found::Kept(remains)),
@@ -99,7 +139,7 @@ async fn look(folder: &DataFolder, group: Group, state: State) -> Result<Found, 
                 Err(error) => return Err(open_error(error)),
             }
         }
-        State::Damaged(damage) => damage,
+        State::Damaged(damage) => damage.clone(),
     };
     Ok(Found::Gone { damage, aside: None })
 }

@@ -98,6 +98,7 @@ catalogue! {
     2013 IO 0 "Disk error" "Reading or writing the data folder failed; after a failed sync nothing more is trusted." "Check the disk; then start again, or `serve --rejoin`."
     2014 ABORTED 0 "Ended before it was drained" "A second signal, or the drain limit, ended the node while deliveries or requests were running." "Nothing accepted is lost; what ran is tried again. Give it more time: node.drain_limit."
     2015 NOT_WRITABLE 0 "Data folder not writable" "This user may not write the data folder, or the file system is mounted read-only." "Give the folder to the user that runs the node, or name another one: --data."
+    2016 OTHERS_ANSWER 0 "Other voters answer" "`cluster recover` makes a cluster of one, and another voter of the old cluster is running." "If a majority runs, start this node as it is: nothing is lost. Else stop the others first, and recover only one node."
     3001 USAGE 0 "Wrong use" "The command line is not valid." "See `message-hub help`."
     3002 UNREACHABLE 0 "No node reachable" "None of the URLs answered." "Check --url or MESSAGE_HUB_URL."
 }

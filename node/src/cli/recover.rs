@@ -8,7 +8,7 @@ use hub_core::port::Group;
 use super::{Exit, Failure, config, output};
 use crate::clock::{Machine as _, SystemMachine};
 use crate::config::ServeFlags;
-use crate::recover::{Found, Report, recover};
+use crate::recover::{Action, Found, Report, recover};
 
 /// Make the survivor of a lost majority, or of damage, a cluster of one. The node must be stopped.
 #[derive(Debug, clap::Args)]
@@ -16,6 +16,10 @@ pub(super) struct Args {
     /// Do it, and accept that what the report says is lost.
     #[arg(long)]
     accept_loss: bool,
+    /// Do it although other voters answer, or something else does at their addresses. If they are a majority, two clusters
+    /// go on.
+    #[arg(long, requires = "accept_loss")]
+    others_answer: bool,
     /// The node's data folder [default: as `serve` has it]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -27,7 +31,12 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let flags = ServeFlags { config: args.config, data: args.data, ..ServeFlags::default() };
     let data = config::load(&flags)?.config.node.data;
-    let report = recover(&data, SystemMachine.wall(), args.accept_loss).await?;
+    let action = match (args.accept_loss, args.others_answer) {
+        (false, _) => Action::Look,
+        (true, false) => Action::Recover,
+        (true, true) => Action::RecoverBesideOthers,
+    };
+    let report = recover(&data, SystemMachine.wall(), action).await?;
     output::print(describe(&report, args.accept_loss).as_bytes())?;
     if args.accept_loss {
         output::note("done: start the node, then start the others with `serve --rejoin`");
@@ -58,7 +67,7 @@ fn line(group: Group, found: &Found) -> String {
     };
     match found {
         Found::Kept(remains) => {
-            let voters: Vec<String> = remains.voters.iter().map(ToString::to_string).collect();
+            let voters: Vec<String> = remains.voters.keys().map(ToString::to_string).collect();
             let mut text = format!(
                 "{name}: kept up to entry {}; voters were {}. What the others have acknowledged after it is lost.",
                 remains.last_index,

@@ -8,7 +8,7 @@ use hub_core::error::code;
 use hub_core::id::NodeId;
 use hub_core::port::Group;
 use hub_node::clock::{Machine, SystemMachine};
-use hub_node::recover::{Found, recover};
+use hub_node::recover::{Action, Found, recover};
 use hyper::{Method, StatusCode};
 
 use crate::support::{DEADLINE, Http, Receiver, TestNode, refused, three, until, voters};
@@ -22,18 +22,22 @@ async fn the_survivor_of_a_lost_majority_goes_on_alone_and_the_others_stay_out()
     for node in &nodes {
         http.delivered(&node.url, &id).await?;
     }
-    for node in &mut nodes {
+    let survivor = nodes[2].folder.clone();
+    nodes[2].stop().await;
+    // Two still are a majority: a third beside them would end them.
+    let answered = recover(&survivor, SystemMachine.wall(), Action::Recover).await;
+    assert_eq!(answered.err().context("recovered")?.code, code::OTHERS_ANSWER);
+    for node in &mut nodes[..2] {
         node.stop().await;
     }
-    let survivor = nodes[2].folder.clone();
     // First it is only said what there is.
-    let report = recover(&survivor, SystemMachine.wall(), false).await?;
+    let report = recover(&survivor, SystemMachine.wall(), Action::Look).await?;
     for (group, found) in &report.groups {
         let Found::Kept(remains) = found else { anyhow::bail!("{group:?}: {found:?}") };
         ensure!(remains.voters.len() == 3 && remains.last_index > 3 && remains.lost.is_none(), "{remains:?}");
     }
     assert_eq!((report.groups.len(), report.generation), (2, 2));
-    recover(&survivor, SystemMachine.wall(), true).await?;
+    recover(&survivor, SystemMachine.wall(), Action::Recover).await?;
 
     nodes[2].restart().await?;
     nodes[2].ready(&http).await?;
@@ -93,14 +97,14 @@ async fn a_lone_node_with_damaged_data_starts_again_when_the_loss_is_accepted() 
 
     // The log: its state has what was in it.
     cut(&node.folder.join("messages/log"))?;
-    let report = recover(&node.folder, SystemMachine.wall(), false).await?;
+    let report = recover(&node.folder, SystemMachine.wall(), Action::Look).await?;
     let lost = report.groups.iter().any(|(group, found)| {
         *group == Group::Messages && matches!(found, Found::Kept(remains) if remains.lost.is_some())
     });
     ensure!(lost, "{report:?}");
-    let again = recover(&node.folder, SystemMachine.wall(), false).await?;
+    let again = recover(&node.folder, SystemMachine.wall(), Action::Look).await?;
     assert_eq!(format!("{again:?}"), format!("{report:?}"), "nothing was changed");
-    recover(&node.folder, SystemMachine.wall(), true).await?;
+    recover(&node.folder, SystemMachine.wall(), Action::Recover).await?;
     node.restart().await?;
     node.ready(&http).await?;
     http.delivered(&node.url, &id).await?;
@@ -112,7 +116,7 @@ async fn a_lone_node_with_damaged_data_starts_again_when_the_loss_is_accepted() 
     let snapshot = node.folder.join("control/snapshot/state.snapshot");
     std::fs::write(&snapshot, b"rubbish")?;
     assert_eq!(refused(&node.folder, &[]).await?.code, code::DAMAGED);
-    let report = recover(&node.folder, SystemMachine.wall(), true).await?;
+    let report = recover(&node.folder, SystemMachine.wall(), Action::Recover).await?;
     assert_eq!((report.node, report.generation), (NodeId(1), 3));
     node.restart().await?;
     node.ready(&http).await?;

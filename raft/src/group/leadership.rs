@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use hub_core::codec::encode_batch;
 use hub_core::id::NodeId;
 use hub_core::port::{Leadership, StateMachine};
 use openraft::Instant as _;
@@ -11,17 +12,25 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 
 use super::core::Core;
+use crate::type_config::{EntryBytes, OnComplete};
 
 /// When the leader was last heard, and whether that is too long ago.
 pub(super) struct Heard {
     begin: Instant,
     millis: AtomicU64,
     lost: AtomicBool,
+    /// An entry is on its way that a lost leader asks with.
+    asking: AtomicBool,
 }
 
 impl Heard {
     pub(super) fn new(now: Instant) -> Self {
-        Self { begin: now, millis: AtomicU64::new(0), lost: AtomicBool::new(false) }
+        Self {
+            begin: now,
+            millis: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            asking: AtomicBool::new(false),
+        }
     }
 
     /// The leader was heard now.
@@ -37,6 +46,15 @@ impl Heard {
 
     fn at(&self) -> Instant {
         self.begin + Duration::from_millis(self.millis.load(Ordering::Relaxed))
+    }
+}
+
+/// An entry that a lost leader asks with. However it ends, the next may go.
+struct Asked(Arc<Heard>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.asking.store(false, Ordering::Release);
     }
 }
 
@@ -68,6 +86,17 @@ impl<M: StateMachine> Core<M> {
         let ago = data.borrow_watched().last_quorum_acked.map(|at| at.elapsed());
         let acked = ago.and_then(|ago| self.clock.instant().checked_sub(ago));
         Some(acked.unwrap_or(self.heard.begin))
+    }
+
+    /// Appends an entry without commands. A lost leader appends nothing else, and where answers to heartbeats come too late
+    /// only the answer to an append can show that the majority is still there.
+    async fn ask_majority(self: &Arc<Self>) {
+        let entry = EntryBytes(encode_batch::<M::Command>(self.clock.now(), &[]));
+        let asked = Asked(Arc::clone(&self.heard));
+        let ended = OnComplete::new(move |_| drop(asked));
+        if let Err(fatal) = self.raft.write(entry).responder(ended).await {
+            tracing::debug!(%fatal, "the majority was not asked");
+        }
     }
 
     /// Whether openraft itself has given up.
@@ -102,6 +131,9 @@ pub(super) async fn watch<M: StateMachine>(core: Arc<Core<M>>, told: watch::Send
             now = Leadership { term: now.term, ..Leadership::default() };
         }
         tell(&core, &told, now);
+        if lost && core.leading().is_some() && !core.heard.asking.swap(true, Ordering::AcqRel) {
+            core.ask_majority().await;
+        }
         let alive = tokio::select! {
             changed = servers.changed() => changed.is_ok(),
             changed = applied.changed(), if led_not_ready => changed.is_ok(),

@@ -23,8 +23,8 @@ const TERMS: u64 = 1 << 20;
 /// What survives of a group in one node's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remains {
-    /// Who voted, as far as this node knew.
-    pub voters: Vec<NodeId>,
+    /// Who voted, as far as this node knew, and the address of each.
+    pub voters: BTreeMap<NodeId, String>,
     /// The last entry that is left: in the log, or applied to the state.
     pub last_index: u64,
     /// What the log itself has lost, in words.
@@ -129,8 +129,9 @@ impl Rebuild {
     }
 }
 
-fn names(membership: &Membership) -> Vec<NodeId> {
-    membership.voter_ids().map(NodeId).collect()
+fn names(membership: &Membership) -> BTreeMap<NodeId, String> {
+    let address = |node| membership.get_node(&node).map(|found| found.addr.clone()).unwrap_or_default();
+    membership.voter_ids().map(|node| (NodeId(node), address(node))).collect()
 }
 
 fn start_error(dir: &Path, reason: &dyn std::fmt::Display) -> OpenError {
