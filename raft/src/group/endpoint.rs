@@ -8,17 +8,17 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use hub_core::codec::{Command, Decoded, Envelope};
 use hub_core::id::NodeId;
-use hub_core::port::{Clock, ProposeError, SnapshotFile, StateMachine, Submitted};
+use hub_core::port::{ProposeError, SnapshotFile, StateMachine, Submitted};
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{
-    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+    VoteResponse,
 };
 use openraft::storage::Snapshot;
 use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::core::Core;
-use super::leadership::Heard;
 use super::proposal::{Item, Outcome, Pending, Ticket, Waiter};
 use crate::network::{Endpoint, Parts};
 use crate::proto::{self as pb, Malformed};
@@ -82,14 +82,19 @@ fn result_of(outcome: Result<Outcome, oneshot::error::RecvError>) -> pb::Proposa
     pb::ProposalResult { result: Some(result) }
 }
 
-/// What was not refused came from the leader.
-fn note_leader<E>(answer: &Result<StreamAppendResult<C>, E>, heard: &Heard, clock: &dyn Clock) {
-    if matches!(answer, Ok(Ok(_) | Err(StreamAppendError::Conflict(_)))) {
-        heard.note(clock.instant());
-    }
-}
-
 impl<M: StateMachine> Core<M> {
+    /// Notes that the leader was heard, when its request comes: the answer may have to wait for the disk.
+    fn hear(&self) -> impl Fn(&AppendEntriesRequest<C>) + Send + 'static + use<M> {
+        let (servers, clock, heard) =
+            (self.raft.server_metrics(), Arc::clone(&self.clock), Arc::clone(&self.heard));
+        move |request| {
+            let known = servers.borrow_watched().vote;
+            if request.vote.is_committed() && request.vote >= known {
+                heard.note(clock.instant());
+            }
+        }
+    }
+
     /// Receives a snapshot and gives it to openraft.
     async fn receive(
         &self,
@@ -160,22 +165,16 @@ impl<M: StateMachine> Endpoint for Core<M> {
         &self,
         requests: BoxStream<'static, AppendEntriesRequest<C>>,
     ) -> BoxStream<'static, Result<StreamAppendResult<C>, Status>> {
-        let (clock, heard) = (Arc::clone(&self.clock), Arc::clone(&self.heard));
-        let answers = self.raft.stream_append(requests).map(move |result| {
-            note_leader(&result, &heard, &*clock);
-            result.map_err(fatal)
-        });
-        answers.boxed()
+        let hear = self.hear();
+        self.raft.stream_append(requests.inspect(hear)).map(|result| result.map_err(fatal)).boxed()
     }
 
     async fn heartbeat(&self, request: AppendEntriesRequest<C>) -> Result<StreamAppendResult<C>, Status> {
+        self.hear()(&request);
         let one = futures::stream::once(async move { request }).boxed();
         let mut answers = self.raft.stream_append(one).boxed();
         match answers.next().await {
-            Some(answer) => {
-                note_leader(&answer, &self.heard, &*self.clock);
-                answer.map_err(fatal)
-            }
+            Some(answer) => answer.map_err(fatal),
             None => Err(Status::unavailable("group is stopping")),
         }
     }
