@@ -20,8 +20,8 @@ const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/sqlite/0001_mes
 /// A whole check reads every page and compares every index with its table; larger files are checked while the node runs
 /// ([`super::Reader`]), so that a start does not take minutes.
 const CHECKED_WHOLE: u64 = 32 << 20;
-/// Pages in the write-ahead log after which it is written back.
-const CHECKPOINT_PAGES: u32 = 4_000;
+/// Pages in the write-ahead log after which a commit itself writes it back: only if [`super::write_back`] could not keep up.
+const CHECKPOINT_PAGES: u32 = 32_000;
 
 /// How every connection is opened.
 pub(super) fn options(path: &Path) -> SqliteConnectOptions {
@@ -36,10 +36,9 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// The one connection that writes. Makes the database if it is not there.
-pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, Fault> {
-    let options = options(path)
-        .create_if_missing(true)
+/// How the connections are opened that write, or write back.
+pub(super) fn writer_options(path: &Path) -> SqliteConnectOptions {
+    options(path)
         .page_size(4_096)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
@@ -47,7 +46,12 @@ pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, Fault> 
         // Journals of single statements: in files, each would be made and deleted.
         .pragma("temp_store", "memory")
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
-        .pragma("journal_size_limit", (64 << 20).to_string());
+        .pragma("journal_size_limit", (64 << 20).to_string())
+}
+
+/// The one connection that writes. Makes the database if it is not there.
+pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, Fault> {
+    let options = writer_options(path).create_if_missing(true);
     let mut connection =
         SqliteConnection::connect_with(&options).await.map_err(Fault::sql("opening the database"))?;
     migrate(&mut connection).await?;

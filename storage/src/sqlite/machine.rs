@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hub_core::port::{AppliedMark, Entry, SnapshotFile, StateMachine, StateMachineError};
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
 
 use super::apply::{self, Effects, Ledger};
 use super::command::{Command, Reply};
@@ -14,6 +14,7 @@ use super::feed::Feed;
 use super::folder::Folder;
 use super::read::Reader;
 use super::snapshot;
+use super::write_back::{self, WriteBack};
 
 /// Settings of the database.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ pub struct SqliteMachine {
     /// What is certainly in the database file, synced.
     durable: AppliedMark,
     ledger: Ledger,
+    write_back: WriteBack,
     feed: Arc<Feed>,
     reader: Reader,
     failed: bool,
@@ -46,6 +48,7 @@ impl Options {
         let reader = Reader::open(&folder.database(), self.readers.max(1));
         Ok(SqliteMachine {
             connection,
+            write_back: WriteBack::new(&folder.database()),
             folder,
             mark,
             durable: AppliedMark::default(),
@@ -69,6 +72,7 @@ impl SqliteMachine {
         entries: Vec<Entry<Command>>,
         mark: &AppliedMark,
     ) -> Result<(Vec<Vec<Reply>>, Effects), Fault> {
+        let commands = entries.iter().map(|entry| entry.commands.len()).sum();
         let begin = sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection);
         begin.await.map_err(Fault::sql("beginning to apply"))?;
         let applied =
@@ -76,21 +80,19 @@ impl SqliteMachine {
         database::write_state(&mut self.connection, mark, &self.ledger).await?;
         let commit = sqlx::query("COMMIT").execute(&mut self.connection);
         commit.await.map_err(Fault::sql("committing what was applied"))?;
+        if self.write_back.committed(commands)? {
+            write_back::pass(&mut self.connection).await?;
+        }
         Ok(applied)
     }
 
-    /// Copies the write-ahead log into the database file and syncs both. False if a reader of an old state kept a part back.
+    /// Brings everything that was applied into the database file, synced. False if a reader of an old state kept a part back.
     async fn write_back(&mut self) -> Result<bool, Fault> {
-        let during = "writing back to the database file";
-        let found = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(Fault::sql(during))?;
-        let column = |at: usize| found.try_get::<i64, _>(at).map_err(Fault::column("wal_checkpoint"));
-        let (busy, frames, copied) = (column(0)?, column(1)?, column(2)?);
-        if busy != 0 || frames != copied {
+        self.write_back.settle().await?;
+        if !write_back::pass(&mut self.connection).await?.complete() {
             return Ok(false);
         }
+        let during = "writing back to the database file";
         let path = self.folder.database();
         let synced = tokio::task::spawn_blocking(move || std::fs::File::open(path)?.sync_all());
         synced
@@ -104,6 +106,8 @@ impl SqliteMachine {
         self.folder.place(name)?;
         self.folder.switch(name)?;
         let path = self.folder.database();
+        self.write_back.settle().await?;
+        self.write_back = WriteBack::new(&path);
         let mut connection = database::open_writer(&path).await?;
         let (mark, ledger) = database::read_state(&mut connection).await?;
         let old = std::mem::replace(&mut self.connection, connection);

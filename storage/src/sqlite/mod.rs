@@ -18,6 +18,7 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+mod write_back;
 
 pub use command::{Command, Reply};
 pub use fault::Fault;
