@@ -80,6 +80,10 @@ impl From<ClusterError> for Problem {
     fn from(error: ClusterError) -> Self {
         match error {
             ClusterError::NoNode => Self::new(code::NO_NODE, "no node of this id belongs to the cluster"),
+            ClusterError::NoGroup(group) => Self::new(
+                code::NO_GROUP,
+                format!("there is no group {}: a database keeps the messages", group.as_str()),
+            ),
             ClusterError::Unsafe(reason) => Self::new(code::UNSAFE, reason),
             ClusterError::Unfinished(reason) => unknown(&reason),
             ClusterError::Propose(error) => error.into(),

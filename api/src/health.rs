@@ -110,9 +110,10 @@ pub struct Leaders {
     /// Of `control`.
     #[schema(required = true)]
     pub control: Option<u64>,
-    /// Of `messages`.
-    #[schema(required = true)]
-    pub messages: Option<u64>,
+    /// Of `messages`; absent where a database keeps the messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, required = false)]
+    pub messages: Option<Option<u64>>,
 }
 
 /// One check.
@@ -149,7 +150,7 @@ async fn health(State(hub): State<Arc<Hub>>, params: Params) -> Result<Json<Heal
         version: hub.options.version.clone(),
         leaders: Leaders {
             control: cluster.control.leader.map(|node| node.0),
-            messages: cluster.messages.leader.map(|node| node.0),
+            messages: cluster.messages.map(|group| group.leader.map(|node| node.0)),
         },
         checks: readiness.checks.iter().map(show).collect(),
     }))

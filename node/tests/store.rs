@@ -109,7 +109,7 @@ impl Node {
         let ports = StorePorts { replicator: Arc::new(messages.clone()), reader, feed, clock, ids };
         let (service, store) = options.build(ports);
         let stop = CancellationToken::new();
-        let keeper = KeeperOptions::default().build(&transport, &control, &messages, &view);
+        let keeper = KeeperOptions::default().build(&transport, &control, Some(&messages), &view);
         let tasks = vec![spawn(service.run(stop.clone())), spawn(keeper.run())];
         Self { card, transport, control, messages, store, tasks, stop }
     }

@@ -365,7 +365,7 @@ impl ClusterControl for FakeCluster {
             generation: 1,
             node_id: NodeId(1),
             control: group.clone(),
-            messages: GroupStatus { leader: None, ..group },
+            messages: Some(GroupStatus { leader: None, ..group }),
             nodes: (1..=3).map(node).collect(),
         }
     }

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use super::ProposeError;
 use crate::id::NodeId;
 
-/// One of the replicated groups of a node.
+/// One of the replicated groups of a node. There is always `control`; `messages` only where the nodes themselves keep the
+/// messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
     /// Members, services and settings.
@@ -105,10 +106,24 @@ pub struct ClusterStatus {
     pub node_id: NodeId,
     /// The group `control`.
     pub control: GroupStatus,
-    /// The group `messages`.
-    pub messages: GroupStatus,
+    /// The group `messages`; `None` where a database keeps the messages.
+    pub messages: Option<GroupStatus>,
     /// All nodes, by id.
     pub nodes: Vec<NodeStatus>,
+}
+
+impl ClusterStatus {
+    /// The groups that there are.
+    pub fn groups(&self) -> impl Iterator<Item = (Group, &GroupStatus)> {
+        let messages = self.messages.as_ref().map(|status| (Group::Messages, status));
+        std::iter::once((Group::Control, &self.control)).chain(messages)
+    }
+
+    /// Whether `node` leads any of them.
+    #[must_use]
+    pub fn leads(&self, node: NodeId) -> bool {
+        self.groups().any(|(_, status)| status.leader == Some(node))
+    }
 }
 
 /// How one check, or a whole node, fares. Later is worse.
@@ -182,6 +197,9 @@ pub enum ClusterError {
     /// No node of this id belongs to the cluster.
     #[error("no such node")]
     NoNode,
+    /// There is no such group.
+    #[error("there is no group {}", .0.as_str())]
+    NoGroup(Group),
     /// It would cost the cluster its majority, or no other node could take over.
     #[error("{0}")]
     Unsafe(String),
@@ -205,7 +223,7 @@ pub trait ClusterControl: Send + Sync + 'static {
     /// Whether this node may take traffic. Fail-static counts as ready, with a `Degraded` check.
     fn readiness(&self) -> Readiness;
 
-    /// Whether `node` can be stopped without losing the majority of either group; `None` if there is no such node.
+    /// Whether `node` can be stopped without losing the majority of any group; `None` if there is no such node.
     fn quorum_without(&self, node: NodeId) -> Option<QuorumCheck>;
 
     /// Hands the leadership of `group` to `to`, or to the best other voter, and waits until it moved; the new leader.
@@ -216,13 +234,13 @@ pub trait ClusterControl: Send + Sync + 'static {
         deadline: Instant,
     ) -> Result<NodeId, ClusterError>;
 
-    /// Takes `node` out of traffic: it is marked as draining, stops claiming deliveries, hands both leaderships over and
-    /// turns unready, but keeps answering. Returns when it is marked and leads no group.
+    /// Takes `node` out of traffic: it is marked as draining, stops claiming deliveries, hands its leaderships over
+    /// and turns unready, but keeps answering. Returns when it is marked and leads no group.
     async fn drain(&self, node: NodeId, deadline: Instant) -> Result<(), ClusterError>;
 
     /// Ends a drain: the node takes traffic and deliveries again.
     async fn undrain(&self, node: NodeId, deadline: Instant) -> Result<(), ClusterError>;
 
-    /// Removes `node` for good: it leaves both groups and is let in no more. A live one that leads hands over first.
+    /// Removes `node` for good: it leaves all groups and is let in no more. A live one that leads hands over first.
     async fn remove(&self, node: NodeId, deadline: Instant) -> Result<(), ClusterError>;
 }

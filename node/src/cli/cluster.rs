@@ -19,7 +19,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show both groups' leaders, and how far each node is behind.
+    /// Show the groups' leaders, and how far each node is behind.
     Status,
     /// List the nodes.
     Members,

@@ -1,5 +1,6 @@
 //! `dev`: a whole cluster on this machine, live traffic, and what happens to both.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -130,11 +131,11 @@ struct Session {
     _looker: JoinSet<()>,
 }
 
-/// Who leads `control` and `messages`.
-type Leaders = [Option<u64>; 2];
+/// Who leads each group.
+type Leaders = BTreeMap<String, Option<u64>>;
 
 fn leaders(view: &ClusterView) -> Leaders {
-    ["control", "messages"].map(|group| view.leader(group))
+    view.groups.iter().map(|(name, group)| (name.clone(), group.leader)).collect()
 }
 
 impl Session {
@@ -152,7 +153,7 @@ impl Session {
             ProgressBar::hidden()
         };
         let shown = leaders(&view);
-        let (tell, leaders) = watch::channel(shown);
+        let (tell, leaders) = watch::channel(shown.clone());
         let mut looker = JoinSet::new();
         looker.spawn(look(client.within(LOOK * 2), tell));
         Ok(Self { cluster, demo, returning: Vec::new(), restart, bar, leaders, shown, _looker: looker })
@@ -199,8 +200,9 @@ impl Session {
     }
 
     fn say_leaders(&mut self) {
-        let now = *self.leaders.borrow_and_update();
-        for ((group, before), after) in ["control", "messages"].into_iter().zip(self.shown).zip(now) {
+        let now = self.leaders.borrow_and_update().clone();
+        for (group, after) in &now {
+            let before = self.shown.get(group).copied().flatten();
             let name = |id: Option<u64>| match id {
                 None => "nobody".to_owned(),
                 Some(id) => self
@@ -208,8 +210,8 @@ impl Session {
                     .position(id)
                     .map_or_else(|| format!("node id {id}"), |index| format!("node {}", index + 1)),
             };
-            if before != after {
-                self.say(&format!("leader of {group}: {} → {}", name(before), name(after)));
+            if before != *after {
+                self.say(&format!("leader of {group}: {} → {}", name(before), name(*after)));
             }
         }
         self.shown = now;
@@ -250,7 +252,11 @@ async fn look(client: Client, tell: watch::Sender<Leaders>) {
             && let Ok(view) = answer.json::<ClusterView>()
         {
             let now = leaders(&view);
-            tell.send_if_modified(|known| std::mem::replace(known, now) != now);
+            tell.send_if_modified(|known| {
+                let changed = *known != now;
+                *known = now;
+                changed
+            });
         }
     }
 }

@@ -9,14 +9,13 @@ use async_trait::async_trait;
 use hub_core::control::{Command, Refusal, Reply, State};
 use hub_core::id::NodeId;
 use hub_core::port::{
-    Clock, ClusterControl, ClusterError, ClusterStatus, Group, GroupStatus, IdSource, NodeStatus,
-    QuorumCheck, Readiness, Replicator, Role, Submitted,
+    Check, Clock, ClusterControl, ClusterError, ClusterStatus, Group, IdSource, NodeStatus, QuorumCheck,
+    Readiness, Replicator, Role, Submitted,
 };
 use tokio::sync::watch;
 
-use super::follow::Followed;
+use super::led::{Led, LedGroups};
 use super::readiness::{Facts, GroupFacts, readiness};
-use super::steer::Steered;
 use super::{removal, without};
 use crate::clock::HubClock;
 
@@ -29,6 +28,9 @@ pub trait Peers: Send + Sync + 'static {
     fn live(&self) -> BTreeSet<NodeId>;
 }
 
+/// What is to be said of a message store, whenever readiness is asked for.
+pub type StoreChecks = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
+
 /// What it is made of.
 pub struct Parts {
     /// This node.
@@ -39,18 +41,16 @@ pub struct Parts {
     pub state: watch::Receiver<State>,
     /// Where control commands are proposed.
     pub proposals: Arc<dyn Replicator<Command, Reply>>,
-    /// The group `control`.
-    pub control: (Arc<dyn Steered>, Followed),
-    /// The group `messages`.
-    pub messages: (Arc<dyn Steered>, Followed),
+    /// The groups.
+    pub groups: LedGroups,
     /// Which nodes answer.
     pub peers: Arc<dyn Peers>,
     /// The clocks.
     pub clock: Arc<HubClock>,
     /// Request ids.
     pub ids: Arc<dyn IdSource>,
-    /// Whether so little disk is free that new messages are refused.
-    pub disk_low: Box<dyn Fn() -> bool + Send + Sync>,
+    /// How the message store fares.
+    pub store: StoreChecks,
 }
 
 /// The cluster as operators see and steer it through this node.
@@ -71,20 +71,12 @@ impl ControlPort {
         self.stopping.store(true, Ordering::Release);
     }
 
-    fn group(&self, group: Group) -> &(Arc<dyn Steered>, Followed) {
-        match group {
-            Group::Control => &self.parts.control,
-            Group::Messages => &self.parts.messages,
-        }
-    }
-
-    fn facts(&self, group: Group) -> GroupFacts {
-        let (steered, followed) = self.group(group);
-        let leaderless = followed.seen.borrow().leaderless;
+    fn facts(&self, led: &Led) -> GroupFacts {
+        let leaderless = led.followed.seen.borrow().leaderless;
         let now = self.parts.clock.instant();
         GroupFacts {
-            status: steered.status(),
-            caught_up: *followed.caught_up.borrow(),
+            status: led.steered.status(),
+            caught_up: *led.followed.caught_up.borrow(),
             leaderless: leaderless.map(|since| now.saturating_duration_since(since)),
         }
     }
@@ -119,7 +111,7 @@ impl ControlPort {
 
     /// Another live voter could lead every group that `node` leads now.
     fn can_leave(&self, status: &ClusterStatus, node: NodeId) -> Result<(), ClusterError> {
-        for (group, state) in [(Group::Control, &status.control), (Group::Messages, &status.messages)] {
+        for (group, state) in status.groups() {
             let live =
                 |id: &NodeId| status.nodes.iter().any(|node| node.id == *id && node.live && !node.draining);
             let heir = state.voters.iter().any(|voter| *voter != node && live(voter));
@@ -141,7 +133,7 @@ impl ClusterControl for ControlPort {
     fn status(&self) -> ClusterStatus {
         let state = self.parts.state.borrow().clone();
         let live = self.parts.peers.live();
-        let control = self.parts.control.0.status();
+        let control = self.parts.groups.control.steered.status();
         let nodes = state.members.values().map(|member| NodeStatus {
             id: member.id,
             rest_url: member.rest_url.to_string(),
@@ -156,17 +148,18 @@ impl ClusterControl for ControlPort {
             generation: self.parts.generation,
             node_id: self.parts.node,
             nodes: nodes.collect(),
-            messages: self.parts.messages.0.status(),
+            messages: self.parts.groups.messages.as_ref().map(|led| led.steered.status()),
             control,
         }
     }
 
     fn readiness(&self) -> Readiness {
         readiness(&Facts {
-            control: self.facts(Group::Control),
-            messages: self.facts(Group::Messages),
+            control: self.facts(&self.parts.groups.control),
+            messages: self.parts.groups.messages.as_ref().map(|led| self.facts(led)),
+            is_member: self.parts.state.borrow().members.contains_key(&self.parts.node),
+            store: (self.parts.store)(),
             draining: self.draining(),
-            disk_low: (self.parts.disk_low)(),
             clock_off: self.parts.clock.off(),
         })
     }
@@ -181,8 +174,8 @@ impl ClusterControl for ControlPort {
         to: Option<NodeId>,
         deadline: Instant,
     ) -> Result<NodeId, ClusterError> {
-        let (steered, _) = self.group(group);
-        let status = steered.status();
+        let led = self.parts.groups.get(group).ok_or(ClusterError::NoGroup(group))?;
+        let status = led.steered.status();
         if let Some(to) = to {
             if !self.parts.state.borrow().members.contains_key(&to) {
                 return Err(ClusterError::NoNode);
@@ -197,7 +190,7 @@ impl ClusterControl for ControlPort {
         if status.voters.len() < 2 {
             return Err(ClusterError::Unsafe(format!("{} has no other voter", group.as_str())));
         }
-        steered.transfer(to, deadline).await
+        led.steered.transfer(to, deadline).await
     }
 
     async fn drain(&self, node: NodeId, deadline: Instant) -> Result<(), ClusterError> {
@@ -208,10 +201,7 @@ impl ClusterControl for ControlPort {
         self.set_draining(node, true, deadline).await?;
         // The node itself sees the mark and hands over; here it is only waited for.
         loop {
-            let leads = |status: GroupStatus| status.leader == Some(node);
-            let [control, messages] =
-                [&self.parts.control.0, &self.parts.messages.0].map(|group| leads(group.status()));
-            if !control && !messages {
+            if !self.parts.groups.iter().any(|led| led.steered.status().leader == Some(node)) {
                 return Ok(());
             }
             if self.parts.clock.instant() + LOOK >= deadline {
@@ -232,8 +222,7 @@ impl ClusterControl for ControlPort {
         if !check.safe {
             return Err(ClusterError::Unsafe(check.reason));
         }
-        let leads = status.control.leader == Some(node) || status.messages.leader == Some(node);
-        if leads && status.nodes.iter().any(|known| known.id == node && known.live) {
+        if status.leads(node) && status.nodes.iter().any(|known| known.id == node && known.live) {
             self.drain(node, deadline).await?;
         }
         self.change(Command::Remove { node }, deadline).await

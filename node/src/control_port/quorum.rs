@@ -5,17 +5,21 @@ use std::collections::BTreeSet;
 use hub_core::id::NodeId;
 use hub_core::port::{ClusterStatus, Group, GroupStatus, QuorumCheck};
 
-/// Looks at both groups; `None` if there is no such node.
+/// Looks at every group; `None` if there is no such node.
 #[must_use]
 pub fn without(status: &ClusterStatus, node: NodeId) -> Option<QuorumCheck> {
     status.nodes.iter().find(|known| known.id == node)?;
     let live: BTreeSet<NodeId> =
         status.nodes.iter().filter(|known| known.live).map(|known| known.id).collect();
-    let checks = [(Group::Control, &status.control), (Group::Messages, &status.messages)]
-        .map(|(group, state)| one(group, state, &live, node));
+    Some(all(status.groups().map(|(group, state)| one(group, state, &live, node))))
+}
+
+/// Safe if every group says so; the reasons of all.
+fn all(checks: impl Iterator<Item = QuorumCheck>) -> QuorumCheck {
+    let checks: Vec<QuorumCheck> = checks.collect();
     let safe = checks.iter().all(|check| check.safe);
-    let reason = checks.map(|check| check.reason).join("; ");
-    Some(QuorumCheck { safe, reason })
+    let reasons: Vec<String> = checks.into_iter().map(|check| check.reason).collect();
+    QuorumCheck { safe, reason: reasons.join("; ") }
 }
 
 fn one(group: Group, state: &GroupStatus, live: &BTreeSet<NodeId>, node: NodeId) -> QuorumCheck {
@@ -36,23 +40,19 @@ fn one(group: Group, state: &GroupStatus, live: &BTreeSet<NodeId>, node: NodeId)
 pub fn removal(status: &ClusterStatus, node: NodeId) -> Option<QuorumCheck> {
     status.nodes.iter().find(|known| known.id == node)?;
     let live = |id: &NodeId| status.nodes.iter().any(|known| known.id == *id && known.live);
-    let checks =
-        [(Group::Control, &status.control), (Group::Messages, &status.messages)].map(|(group, state)| {
-            let name = group.as_str();
-            let voters = state.voters.len();
-            if voters > 0 && !state.voters.contains(&node) {
-                return QuorumCheck { safe: true, reason: format!("{name}: node {node} does not vote") };
-            }
-            let now = state.voters.iter().filter(|voter| live(voter)).count();
-            let left = state.voters.iter().filter(|voter| **voter != node && live(voter)).count();
-            let needed = voters.saturating_sub(1) / 2 + 1;
-            let reason =
-                format!("{name}: {now} of {voters} voters live; without node {node} {left}, {needed} needed");
-            QuorumCheck { safe: now > voters / 2 && left >= needed, reason }
-        });
-    let safe = checks.iter().all(|check| check.safe);
-    let reason = checks.map(|check| check.reason).join("; ");
-    Some(QuorumCheck { safe, reason })
+    Some(all(status.groups().map(|(group, state)| {
+        let name = group.as_str();
+        let voters = state.voters.len();
+        if voters > 0 && !state.voters.contains(&node) {
+            return QuorumCheck { safe: true, reason: format!("{name}: node {node} does not vote") };
+        }
+        let now = state.voters.iter().filter(|voter| live(voter)).count();
+        let left = state.voters.iter().filter(|voter| **voter != node && live(voter)).count();
+        let needed = voters.saturating_sub(1) / 2 + 1;
+        let reason =
+            format!("{name}: {now} of {voters} voters live; without node {node} {left}, {needed} needed");
+        QuorumCheck { safe: now > voters / 2 && left >= needed, reason }
+    })))
 }
 
 #[cfg(test)]
@@ -78,7 +78,7 @@ mod tests {
             generation: 1,
             node_id: NodeId(1),
             control: group.clone(),
-            messages: group,
+            messages: Some(group),
             nodes: voters.iter().chain(learners).map(node).collect(),
         }
     }

@@ -28,12 +28,14 @@ pub struct GroupFacts {
 pub struct Facts {
     /// The group `control`.
     pub control: GroupFacts,
-    /// The group `messages`.
-    pub messages: GroupFacts,
+    /// The group `messages`, where there is one.
+    pub messages: Option<GroupFacts>,
+    /// The registry as it is known here names this node.
+    pub is_member: bool,
+    /// What the message store says of itself.
+    pub store: Vec<Check>,
     /// This node is draining, or stopping.
     pub draining: Option<&'static str>,
-    /// Free disk is below the limit.
-    pub disk_low: bool,
     /// How far this machine's wall clock is from the cluster's time.
     pub clock_off: Duration,
 }
@@ -41,15 +43,12 @@ pub struct Facts {
 /// The checks, in the order in which they are shown.
 #[must_use]
 pub fn readiness(facts: &Facts) -> Readiness {
-    Readiness {
-        checks: vec![
-            check("control", control(&facts.control)),
-            check("messages", messages(&facts.messages)),
-            check("disk", disk(facts.disk_low)),
-            check("clock", clock(facts.clock_off)),
-            check("drain", drain(facts.draining)),
-        ],
-    }
+    let mut checks = vec![check("control", control(&facts.control, facts.is_member))];
+    checks.extend(facts.messages.as_ref().map(|group| check("messages", messages(group))));
+    checks.extend(facts.store.iter().cloned());
+    checks.push(check("clock", clock(facts.clock_off)));
+    checks.push(check("drain", drain(facts.draining)));
+    Readiness { checks }
 }
 
 fn check(name: &'static str, (status, detail): (CheckStatus, String)) -> Check {
@@ -64,10 +63,14 @@ fn leads(status: &GroupStatus) -> String {
     status.leader.map_or_else(|| "no leader".to_owned(), |leader| format!("node {leader} leads"))
 }
 
-/// Without a leader the registry is read as it was known last: degraded, but in service.
-fn control(facts: &GroupFacts) -> (CheckStatus, String) {
+/// Without a leader the registry is read as it was known last: degraded, but in service. That takes a node which knows
+/// something: one that was a member when it stopped, and has waited for an election since its start.
+fn control(facts: &GroupFacts, is_member: bool) -> (CheckStatus, String) {
     let behind = lag(&facts.status);
-    if facts.leaderless.is_some() {
+    if let Some(since) = facts.leaderless {
+        if !facts.caught_up && (since < ELECTION || !is_member) {
+            return (CheckStatus::Failing, "no leader was heard of since the start".to_owned());
+        }
         let detail = "no leader: the registry is served as it was known last; start the missing nodes";
         (CheckStatus::Degraded, detail.to_owned())
     } else if !facts.caught_up || behind > FAR_BEHIND {
@@ -93,13 +96,16 @@ fn messages(facts: &GroupFacts) -> (CheckStatus, String) {
     }
 }
 
-fn disk(low: bool) -> (CheckStatus, String) {
-    if low {
+/// What the embedded store says of the disk.
+#[must_use]
+pub fn disk_check(low: bool) -> Check {
+    let said = if low {
         let detail = "free disk is below the limit: new messages are refused until some is freed";
         (CheckStatus::Degraded, detail.to_owned())
     } else {
         (CheckStatus::Ok, "enough is free".to_owned())
-    }
+    };
+    check("disk", said)
 }
 
 fn clock(off: Duration) -> (CheckStatus, String) {
@@ -136,9 +142,10 @@ mod tests {
     fn facts() -> Facts {
         Facts {
             control: group(),
-            messages: group(),
+            messages: Some(group()),
+            is_member: true,
+            store: vec![disk_check(false)],
             draining: None,
-            disk_low: false,
             clock_off: Duration::ZERO,
         }
     }
@@ -146,16 +153,26 @@ mod tests {
     #[test]
     fn each_fact_has_its_weight() {
         let without_leader = |since| GroupFacts { leaderless: Some(since), ..group() };
+        let restarted =
+            |since| GroupFacts { caught_up: false, leaderless: Some(Duration::from_secs(since)), ..group() };
+        let alone = |facts| Facts { messages: None, ..facts };
         let behind =
             GroupFacts { status: GroupStatus { committed_index: 100_000, ..group().status }, ..group() };
         for (facts, expected) in [
             (facts(), CheckStatus::Ok),
             (Facts { control: without_leader(Duration::from_secs(60)), ..facts() }, CheckStatus::Degraded),
-            (Facts { messages: without_leader(Duration::ZERO), ..facts() }, CheckStatus::Degraded),
-            (Facts { messages: without_leader(Duration::from_secs(60)), ..facts() }, CheckStatus::Failing),
+            (alone(Facts { control: restarted(60), ..facts() }), CheckStatus::Degraded),
+            (alone(Facts { control: restarted(1), ..facts() }), CheckStatus::Failing),
+            (alone(Facts { control: restarted(60), is_member: false, ..facts() }), CheckStatus::Failing),
+            (Facts { messages: Some(without_leader(Duration::ZERO)), ..facts() }, CheckStatus::Degraded),
+            (
+                Facts { messages: Some(without_leader(Duration::from_secs(60))), ..facts() },
+                CheckStatus::Failing,
+            ),
             (Facts { control: GroupFacts { caught_up: false, ..group() }, ..facts() }, CheckStatus::Failing),
-            (Facts { messages: behind, ..facts() }, CheckStatus::Failing),
-            (Facts { disk_low: true, ..facts() }, CheckStatus::Degraded),
+            (Facts { messages: Some(behind), ..facts() }, CheckStatus::Failing),
+            (Facts { store: vec![disk_check(true)], ..facts() }, CheckStatus::Degraded),
+            (Facts { messages: None, store: Vec::new(), ..facts() }, CheckStatus::Ok),
             (Facts { clock_off: Duration::from_secs(3600), ..facts() }, CheckStatus::Degraded),
             (Facts { draining: Some("stopping"), ..facts() }, CheckStatus::Failing),
         ] {

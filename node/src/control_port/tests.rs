@@ -68,7 +68,14 @@ impl Replicator<Command, Reply> for FakeControl {
         proposal: Submitted<Command>,
         _deadline: Instant,
     ) -> Result<Committed<Reply>, ProposeError> {
-        let Command::SetDraining { node, draining } = proposal.command else { unreachable!("only drains") };
+        let (node, draining) = match proposal.command {
+            Command::SetDraining { node, draining } => (node, draining),
+            Command::Remove { node } => {
+                self.state.send_modify(|state| drop(state.members.remove(&node)));
+                return Ok(Committed { index: 1, reply: Reply::Done });
+            }
+            _ => unreachable!("only drains and removes"),
+        };
         let known = self.state.borrow().members.contains_key(&node);
         if !known {
             return Ok(Committed { index: 1, reply: Reply::Refused(Refusal::NoNode) });
@@ -131,6 +138,10 @@ fn member(id: u64) -> Member {
 }
 
 async fn fixture(voters: &[u64], live: &[u64]) -> Fixture {
+    fixture_with(voters, live, true).await
+}
+
+async fn fixture_with(voters: &[u64], live: &[u64], embedded: bool) -> Fixture {
     let (control, messages) = (FakeGroup::new(1, voters), FakeGroup::new(2, voters));
     let mut state = State::default();
     for id in voters {
@@ -152,12 +163,18 @@ async fn fixture(voters: &[u64], live: &[u64]) -> Fixture {
         generation: 1,
         state: view,
         proposals,
-        control: (control.clone(), first),
-        messages: (messages.clone(), second),
+        groups: LedGroups {
+            control: Led { group: Group::Control, steered: control.clone(), followed: first },
+            messages: embedded.then(|| Led {
+                group: Group::Messages,
+                steered: messages.clone(),
+                followed: second,
+            }),
+        },
         peers: Arc::new(Live(live.iter().copied().map(NodeId).collect())),
         clock,
         ids: Arc::new(Ids::new()),
-        disk_low: Box::new(|| false),
+        store: Arc::new(Vec::new),
     });
     Fixture { port, control, messages }
 }
@@ -204,6 +221,19 @@ async fn a_drained_node_leads_nothing_and_is_not_ready_until_the_end_of_the_drai
     fixture.port.undrain(NodeId(1), soon()).await.unwrap();
     assert!(fixture.port.readiness().is_ready());
     assert_eq!(fixture.port.drain(NodeId(9), soon()).await, Err(ClusterError::NoNode));
+}
+
+#[tokio::test]
+async fn without_a_group_of_messages_only_control_counts() {
+    let fixture = fixture_with(&[1, 2, 3], &[2, 3], false).await;
+    let port = &fixture.port;
+    assert_eq!(port.status().messages, None);
+    assert!(port.readiness().checks.iter().all(|check| check.name != "messages"));
+    let refused = port.transfer(Group::Messages, None, soon()).await;
+    assert_eq!(refused, Err(ClusterError::NoGroup(Group::Messages)));
+    assert!(!port.quorum_without(NodeId(1)).unwrap().reason.contains("messages"));
+    port.drain(NodeId(1), soon()).await.unwrap();
+    port.remove(NodeId(3), soon()).await.unwrap();
 }
 
 #[tokio::test]

@@ -200,7 +200,7 @@ impl DevCluster {
         self.ids.get(position).copied()
     }
 
-    /// Waits until every node votes in both groups, knows their leaders, and takes traffic.
+    /// Waits until every node votes in every group, knows their leaders, and takes traffic.
     ///
     /// # Errors
     /// When that takes longer than `within`, or a node ends.

@@ -153,7 +153,7 @@ impl Admission {
         let announcer = Announcer {
             admission: self.clone(),
             control: groups.proposals(),
-            messages: groups.messages.clone(),
+            messages: groups.messages.group.clone(),
             state: groups.state.clone(),
             identity: identity.clone(),
             register,
@@ -194,7 +194,7 @@ fn card(identity: &Identity, place: &Place) -> Card {
 struct Announcer {
     admission: Admission,
     control: Arc<dyn Replicator<Command, Reply>>,
-    messages: hub_raft::Group<hub_storage::sqlite::SqliteMachine>,
+    messages: Option<hub_raft::Group<hub_storage::sqlite::SqliteMachine>>,
     state: tokio::sync::watch::Receiver<State>,
     identity: Identity,
     register: Register,
@@ -249,11 +249,14 @@ impl Announcer {
         if self.identity.established { Ok(()) } else { self.establish().await }
     }
 
-    /// Both logs hold something from now on: one found empty later has forgotten its votes.
+    /// Every log holds something from now on: one found empty later has forgotten its votes. (That of `control` does, since
+    /// this node is a member.)
     async fn establish(&self) -> Result<(), CodedError> {
         let failed = |error: hub_raft::OpenError| CodedError::new(error.code(), error.to_string());
-        while self.messages.is_empty().await.map_err(failed)? {
-            tokio::time::sleep(PAUSE).await;
+        if let Some(messages) = &self.messages {
+            while messages.is_empty().await.map_err(failed)? {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
         self.register.save(&self.identity.established())
     }

@@ -32,8 +32,8 @@ pub struct Ports {
     pub cluster: Arc<dyn ClusterControl>,
     /// The messages.
     pub store: Arc<dyn MessageStore>,
-    /// Who leads them.
-    pub leadership: watch::Receiver<Seen>,
+    /// Who leads them, where a group keeps them.
+    pub leadership: Option<watch::Receiver<Seen>>,
     /// What is to be delivered.
     pub queue: Arc<dyn DeliveryQueue>,
     /// Which addresses are called.

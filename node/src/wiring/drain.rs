@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::select_all;
 use hub_core::control::State;
 use hub_core::id::NodeId;
 use hub_core::port::Clock;
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::control_port::{Followed, Steered, hand_over};
+use crate::control_port::{LedGroups, hand_over};
 use crate::lifecycle::{OnCancel, OnError, Stage, TaskKind, Tasks};
 
 /// How long one hand-over may take before the state is looked at again.
@@ -23,23 +24,12 @@ const KIND: TaskKind =
 /// Whether a node answers.
 pub type Live = Arc<dyn Fn(NodeId) -> bool + Send + Sync>;
 
-/// A group that can be handed over.
-#[derive(Clone)]
-pub struct Led {
-    /// Its name.
-    pub name: &'static str,
-    /// What steers it.
-    pub group: Arc<dyn Steered>,
-    /// Word of its leadership.
-    pub followed: Followed,
-}
-
 /// Watches from now on.
 pub fn watch(
     tasks: &Tasks,
     node: NodeId,
     state: watch::Receiver<State>,
-    groups: [Led; 2],
+    groups: LedGroups,
     live: Live,
     clock: Arc<dyn Clock>,
 ) {
@@ -60,11 +50,11 @@ fn drains(state: &State, node: NodeId) -> bool {
 async fn keep_out(
     node: NodeId,
     mut state: watch::Receiver<State>,
-    groups: [Led; 2],
+    groups: LedGroups,
     live: &(dyn Fn(NodeId) -> bool + Send + Sync),
     clock: &dyn Clock,
 ) {
-    let [mut control, mut messages] = groups.clone().map(|led| led.followed.seen);
+    let mut leaderships: Vec<_> = groups.iter().map(|led| led.followed.seen.clone()).collect();
     loop {
         if state.wait_for(|state| drains(state, node)).await.is_err() {
             return;
@@ -72,14 +62,15 @@ async fn keep_out(
         info!("draining: this node hands its leaderships over");
         while drains(&state.borrow_and_update(), node) {
             let mut out = true;
-            for led in &groups {
-                out &= hand_over(led.name, &*led.group, node, live, clock, clock.instant() + HAND_OVER).await;
+            for led in groups.iter() {
+                let deadline = clock.instant() + HAND_OVER;
+                out &= hand_over(led.group.as_str(), &*led.steered, node, live, clock, deadline).await;
             }
+            let moved = select_all(leaderships.iter_mut().map(|seen| Box::pin(seen.changed())));
             // Until something changes; or a little, if a group is still led here.
             tokio::select! {
                 changed = state.changed() => if changed.is_err() { return },
-                _ = control.changed() => {}
-                _ = messages.changed() => {}
+                _ = moved => {}
                 () = tokio::time::sleep(PAUSE), if !out => {}
             }
         }

@@ -1,4 +1,4 @@
-//! The two replicated groups of a node over one transport, and what stands on them.
+//! The replicated groups of a node over one transport, and what stands on them.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,24 +7,19 @@ use async_trait::async_trait;
 use hub_core::control::{Command, Machine, Reply, State};
 use hub_core::error::code;
 use hub_core::id::NodeId;
-use hub_core::port::{ClusterError, GroupStatus, Replicator, Stamper, StateMachine};
+use hub_core::port::{self, ClusterError, GroupStatus, Replicator, Stamper, StateMachine};
 use hub_raft::{ControlGroup, Group, GroupOptions, MemoryOptions, OpenError, Profile, Transport, View};
-use hub_storage::sqlite::{self, DiskLimit, Feed, SqliteMachine, Store, StoreOptions, StorePorts};
 use tokio::sync::watch;
 
 use super::base::Base;
-use super::delivery;
+use super::message_plane::MessagePlane;
+use super::{delivery, embedded};
 use crate::coded::CodedError;
 use crate::config::RaftProfile;
 use crate::control_port::Steered;
 use crate::identity::DataFolder;
 use crate::lifecycle::{OnCancel, OnError, Stage, TaskKind};
 use crate::worker::delivery::Handle;
-
-/// Entries between two checkpoints of the messages, and entries that stay in the log for followers that were away.
-const MESSAGE_ENTRIES: u64 = 2_000;
-/// Connections that read messages at a time.
-const READERS: u32 = 4;
 
 const fn kind(name: &'static str, on_cancel: OnCancel) -> TaskKind {
     TaskKind { name, stage: Stage::Base, on_error: OnError::StopNode, on_cancel }
@@ -34,69 +29,36 @@ const fn kind(name: &'static str, on_cancel: OnCancel) -> TaskKind {
 pub struct Groups {
     /// Members, services and settings.
     pub control: ControlGroup,
-    /// The messages.
-    pub messages: Group<SqliteMachine>,
     /// The control state as this node has it.
     pub view: View<Machine>,
     /// The same for who waits for its changes.
     pub state: watch::Receiver<State>,
-    /// The message store and delivery queue.
-    pub store: Arc<Store>,
+    /// The messages.
+    pub messages: MessagePlane,
     /// The slots of delivery.
     pub delivery: Handle,
 }
 
-/// Opens both groups and starts what they need.
+/// Opens the groups and the message store, and starts what they need.
 ///
 /// # Errors
 /// The data is damaged, or the disk fails.
 pub async fn open(base: &Base, folder: &DataFolder, transport: &Transport) -> Result<Groups, CodedError> {
-    let node = transport.node();
     let memory = MemoryOptions { dir: folder.path().join("control").join("snapshot") };
     let built = tokio::task::spawn_blocking(move || memory.build::<Machine>()).await;
     let (machine, view) = built.map_err(|error| fault("control", &error))?.map_err(open_error)?;
     let control = GroupOptions::new("control", folder.path().join("control"));
-    let control = open_group(base, control, machine, transport, None).await?;
+    let control = open_group(base, port::Group::Control, control, machine, transport, None).await?;
     let state = follow_state(base, &view);
-
     let delivery = delivery::options(base).handle(state.clone(), base.time());
-    let feed = Feed::new(node, Arc::new(delivery.clone()));
-    let options = sqlite::Options { folder: folder.path().join("messages").join("db"), readers: READERS };
-    let machine = options.open(Arc::clone(&feed)).await.map_err(store_fault)?;
-    let reader = machine.reader();
-    let mut options = GroupOptions::new("messages", folder.path().join("messages"));
-    options.checkpoint_every = MESSAGE_ENTRIES;
-    options.keep_entries = MESSAGE_ENTRIES;
-    let stamper = Arc::clone(&feed) as Arc<dyn Stamper<sqlite::Command>>;
-    let messages = open_group(base, options, machine, transport, Some(stamper)).await?;
-
-    let ports = StorePorts {
-        replicator: Arc::new(messages.clone()),
-        reader,
-        feed,
-        clock: base.time(),
-        ids: Arc::clone(&base.ids),
-    };
-    let (service, store) = store_options(base, folder).build(ports);
-    base.tasks.once(kind("message_store", OnCancel::Finish), |tokens| async move {
-        service.run(tokens.soft).await;
-        Ok(())
-    });
-    watch_failure(base, "control", &control);
-    watch_failure(base, "messages", &messages);
-    Ok(Groups { control, messages, view, state, store: Arc::new(store), delivery })
+    let messages = embedded::open(base, folder, transport, &delivery).await?;
+    Ok(Groups { control, view, state, messages, delivery })
 }
 
-fn store_options(base: &Base, folder: &DataFolder) -> StoreOptions {
-    let settings = &base.config.messages;
-    let mut options = StoreOptions::new(folder.path().to_owned());
-    options.max_backlog = settings.backlog_limit;
-    options.disk_limit = DiskLimit { bytes: settings.min_free_disk.0, ..DiskLimit::default() };
-    options
-}
-
-async fn open_group<M: StateMachine>(
+/// Opens one group; its failure stops the node.
+pub(super) async fn open_group<M: StateMachine>(
     base: &Base,
+    which: port::Group,
     mut options: GroupOptions,
     machine: M,
     transport: &Transport,
@@ -108,7 +70,10 @@ async fn open_group<M: StateMachine>(
         RaftProfile::Wan => Profile::Wan,
     };
     options.max_waiting_bytes = usize::try_from(base.config.raft.max_waiting.0).unwrap_or(usize::MAX);
-    Group::open(options, machine, transport, stamper, &base.registry).await.map_err(open_error)
+    let group =
+        Group::open(options, machine, transport, stamper, &base.registry).await.map_err(open_error)?;
+    watch_failure(base, which, &group);
+    Ok(group)
 }
 
 /// The view as a channel that several can wait on.
@@ -125,9 +90,9 @@ fn follow_state(base: &Base, view: &View<Machine>) -> watch::Receiver<State> {
     state
 }
 
-fn watch_failure<M: StateMachine>(base: &Base, name: &'static str, group: &Group<M>) {
+fn watch_failure<M: StateMachine>(base: &Base, which: port::Group, group: &Group<M>) {
     let group = group.clone();
-    base.tasks.once(kind(name, OnCancel::Drop), |_| async move {
+    base.tasks.once(kind(which.as_str(), OnCancel::Drop), |_| async move {
         let failure = group.failed().await;
         Err(CodedError::new(failure.code, failure.reason.to_string()).into())
     });
@@ -135,15 +100,6 @@ fn watch_failure<M: StateMachine>(base: &Base, name: &'static str, group: &Group
 
 fn open_error(error: OpenError) -> CodedError {
     CodedError::new(error.code(), error.to_string())
-}
-
-fn store_fault(error: sqlite::Fault) -> CodedError {
-    let code = match &error {
-        sqlite::Fault::Corrupt(_) => code::DAMAGED,
-        sqlite::Fault::File { source, .. } => crate::coded::io_code(source),
-        sqlite::Fault::Sql { .. } => code::IO,
-    };
-    CodedError::new(code, "the message database cannot be opened").because(error)
 }
 
 fn fault(what: &str, error: &dyn std::fmt::Display) -> CodedError {
@@ -159,8 +115,8 @@ impl Groups {
 
     /// Takes no more part and closes the logs.
     pub async fn shutdown(self) {
-        let Self { control, messages, view, state, store, delivery } = self;
-        drop((view, state, store, delivery));
+        let Self { control, view, state, messages, delivery } = self;
+        drop((view, state, delivery));
         tokio::join!(control.shutdown(), messages.shutdown());
     }
 }

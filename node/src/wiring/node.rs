@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use hub_api::Leaving;
 use hub_core::error::code;
 use hub_core::id::NodeId;
-use hub_core::port::{Clock, ClusterControl, Group, Replicator};
+use hub_core::port::{Clock, ClusterControl, Group, Replicator, StateMachine};
 use hub_core::time::{Sample, Timestamp};
 use hub_raft::{KeeperOptions, OpenError, Peers, Transport};
 use tracing::info;
@@ -16,14 +16,14 @@ use tracing::info;
 use super::address::{self, Bound, Place};
 use super::admission::{Admission, Nodes};
 use super::base::{Base, metrics};
-use super::drain::{self, Led, Live};
+use super::drain::{self, Live};
 use super::groups::{self, Groups, Steering};
 use super::targets::Targets;
 use super::{access, api, delivery, recovery};
 use crate::clock::{HubClock, PeerClocks, Sampler, SamplerMetrics};
 use crate::coded::CodedError;
 use crate::config::Config;
-use crate::control_port::{self, ControlPort, Parts, follow, hand_over};
+use crate::control_port::{self, ControlPort, Led, LedGroups, Parts, follow, hand_over};
 use crate::identity::{DataFolder, Endpoints, Identity};
 use crate::lifecycle::{Failure, OnCancel, OnError, Stage, TaskKind, Tasks};
 
@@ -45,7 +45,7 @@ pub struct Node {
     endpoints: Endpoints,
     transport: Transport,
     groups: Groups,
-    steered: [Led; 2],
+    steered: LedGroups,
     cluster: Arc<ControlPort>,
     live: Live,
     leaving: Leaving,
@@ -104,14 +104,14 @@ impl Node {
             state: groups.state.clone(),
             control: groups.proposals(),
             cluster: Arc::clone(&cluster) as Arc<dyn ClusterControl>,
-            store: groups.store.clone(),
-            leadership: steered[1].followed.seen.clone(),
-            queue: groups.store.clone(),
+            store: Arc::clone(&groups.messages.store),
+            leadership: steered.messages.as_ref().map(|led| led.followed.seen.clone()),
+            queue: Arc::clone(&groups.messages.queue),
             targets: targets.clone(),
         };
         let health = delivery::start(&base, &groups.delivery, ports)?;
         let parts = api::Parts {
-            store: groups.store.clone(),
+            store: Arc::clone(&groups.messages.store),
             control: groups.proposals(),
             state: groups.state.clone(),
             cluster: Arc::clone(&cluster) as Arc<dyn ClusterControl>,
@@ -153,7 +153,8 @@ impl Node {
             tokio::time::sleep(base.config.node.drain_delay.min(limit)).await;
             base.stop(Stage::Work, deadline).await;
             let handed = steered.iter().map(|led| {
-                hand_over(led.name, &*led.group, endpoints.node_id, &*live, &*base.clock, deadline)
+                let name = led.group.as_str();
+                hand_over(name, &*led.steered, endpoints.node_id, &*live, &*base.clock, deadline)
             });
             futures::future::join_all(handed).await;
             base.stop(Stage::Serve, deadline).await;
@@ -202,31 +203,35 @@ async fn set_clock(base: &Base, transport: &Transport, peers: &Peers, nodes: Nod
     base.clock.begin(&samples, Timestamp::EPOCH);
 }
 
-/// The first node of a cluster makes both groups, of itself; once, for a second time would be another cluster.
+/// The first node of a cluster makes the groups, of itself; once, for a second time would be another cluster.
 async fn found(groups: &Groups, identity: &Identity, place: &Place) -> Result<(), CodedError> {
     let failed = |error: OpenError| CodedError::new(error.code(), error.to_string());
     if identity.established {
-        for (name, empty) in [
-            ("control", groups.control.is_empty().await.map_err(failed)?),
-            ("messages", groups.messages.is_empty().await.map_err(failed)?),
-        ] {
-            if empty {
-                let detail = format!("the log of {name} is empty, but this node took part in it before");
-                return Err(CodedError::new(code::DAMAGED, detail));
-            }
+        let mut empty = groups.control.is_empty().await.map_err(failed)?.then_some("control");
+        if let Some(messages) = &groups.messages.group
+            && messages.is_empty().await.map_err(failed)?
+        {
+            empty = Some("messages");
+        }
+        if let Some(name) = empty {
+            let detail = format!("the log of {name} is empty, but this node took part in it before");
+            return Err(CodedError::new(code::DAMAGED, detail));
         }
     }
     if !identity.founder || identity.established {
         return Ok(());
     }
     groups.control.initialize(&place.raft_addr).await.map_err(failed)?;
-    groups.messages.initialize(&place.raft_addr).await.map_err(failed)
+    match &groups.messages.group {
+        Some(messages) => messages.initialize(&place.raft_addr).await.map_err(failed),
+        None => Ok(()),
+    }
 }
 
 fn keep_members(base: &Base, transport: &Transport, groups: &Groups) {
     let raft = &base.config.raft;
     let options = KeeperOptions { two_nodes: raft.two_nodes, remove_dead_after: raft.remove_dead_after };
-    let keeper = options.build(transport, &groups.control, &groups.messages, &groups.view);
+    let keeper = options.build(transport, &groups.control, groups.messages.group.as_ref(), &groups.view);
     base.tasks.once(kind("membership"), |_| async move {
         keeper.run().await;
         Ok(())
@@ -239,36 +244,32 @@ fn control(
     transport: &Transport,
     groups: &Groups,
     peers: &Peers,
-) -> (Arc<ControlPort>, [Led; 2]) {
-    let control: Arc<dyn Replicator<_, _>> = Arc::new(groups.control.clone());
-    let messages: Arc<dyn Replicator<_, _>> = Arc::new(groups.messages.clone());
-    let steered = [
-        Led {
-            name: "control",
-            group: Arc::new(Steering(groups.control.clone())),
-            followed: follow(Group::Control, &control, &base.time(), &base.tasks),
-        },
-        Led {
-            name: "messages",
-            group: Arc::new(Steering(groups.messages.clone())),
-            followed: follow(Group::Messages, &messages, &base.time(), &base.tasks),
-        },
-    ];
-    let [first, second] = steered.clone().map(|led| (led.group, led.followed));
-    let store = Arc::clone(&groups.store);
+) -> (Arc<ControlPort>, LedGroups) {
+    let led = LedGroups {
+        control: led(base, Group::Control, &groups.control),
+        messages: groups.messages.group.as_ref().map(|group| led(base, Group::Messages, group)),
+    };
     let port = ControlPort::new(Parts {
         node: transport.node(),
         generation: transport.generation(),
         state: groups.state.clone(),
-        proposals: control,
-        control: first,
-        messages: second,
+        proposals: groups.proposals(),
+        groups: led.clone(),
         peers: Arc::new(Known(peers.clone())),
         clock: Arc::clone(&base.clock),
         ids: Arc::clone(&base.ids),
-        disk_low: Box::new(move || store.disk_is_low()),
+        store: Arc::clone(&groups.messages.checks),
     });
-    (Arc::new(port), steered)
+    (Arc::new(port), led)
+}
+
+fn led<M: StateMachine>(base: &Base, name: Group, group: &hub_raft::Group<M>) -> Led {
+    let replicator: Arc<dyn Replicator<M::Command, M::Reply>> = Arc::new(group.clone());
+    Led {
+        group: name,
+        steered: Arc::new(Steering(group.clone())),
+        followed: follow(name, &replicator, &base.time(), &base.tasks),
+    }
 }
 
 /// Asks the other nodes how they are, and compares clocks with them.
@@ -277,7 +278,7 @@ fn keep_time(
     endpoints: &Endpoints,
     groups: &Groups,
     peers: &Peers,
-    steered: &[Led; 2],
+    steered: &LedGroups,
 ) -> Result<(), CodedError> {
     let (asker, members) = (peers.clone(), groups.state.clone());
     base.tasks.once(kind("peers"), |_| async move {

@@ -1,4 +1,4 @@
-//! Keeps both groups' membership as the control state wants it, on whichever node leads each of them.
+//! Keeps the membership of all groups as the control state wants it, on whichever node leads each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,12 +43,12 @@ impl Default for KeeperOptions {
     }
 }
 
-/// Keeps the membership of both groups.
+/// Keeps the membership of `control`, and of `messages` where there is such a group.
 pub struct Keeper<M: StateMachine> {
     options: KeeperOptions,
     transport: Transport,
     control: ControlGroup,
-    messages: Group<M>,
+    messages: Option<Group<M>>,
     view: View<Machine>,
     /// Who was caught up when the leader looked last: once is not enough.
     before: [BTreeSet<u64>; 2],
@@ -63,7 +63,7 @@ impl KeeperOptions {
         self,
         transport: &Transport,
         control: &ControlGroup,
-        messages: &Group<M>,
+        messages: Option<&Group<M>>,
         view: &View<Machine>,
     ) -> Keeper<M> {
         let admitter = Admitter { control: control.clone(), view: view.clone() };
@@ -74,7 +74,7 @@ impl KeeperOptions {
             options: self,
             transport: transport.clone(),
             control: control.clone(),
-            messages: messages.clone(),
+            messages: messages.cloned(),
             view: view.clone(),
             before: Default::default(),
             silent: BTreeMap::new(),
@@ -109,7 +109,9 @@ impl<M: StateMachine> Keeper<M> {
         }
         let [control, messages] = self.next(&self.view.view());
         change(&self.control, control).await;
-        change(&self.messages, messages).await;
+        if let Some(group) = &self.messages {
+            change(group, messages).await;
+        }
     }
 
     /// The next change of each group that is led here.
@@ -119,7 +121,8 @@ impl<M: StateMachine> Keeper<M> {
             let wanted = facts.members.keys().copied().collect();
             next(&Facts { wanted, two_nodes: self.options.two_nodes, ..facts })
         });
-        let messages = facts(&self.messages, state, before_messages).and_then(|facts| {
+        let messages = self.messages.as_ref().and_then(|group| {
+            let facts = facts(group, state, before_messages)?;
             // The same voters as `control`, so two of them are two there already.
             let wanted: BTreeSet<u64> = self.control.status().voters.iter().map(|node| node.0).collect();
             let two_nodes = wanted.len() == 2;
@@ -172,9 +175,10 @@ impl<M: StateMachine> Keeper<M> {
         for member in state.members.values().filter(|member| member.id != self.transport.node()) {
             self.transport.set_address(member.id, &member.raft_addr);
         }
-        // Who is removed takes part until it has left both groups.
+        // Who is removed takes part until it has left all groups.
         let mut known: BTreeSet<NodeId> = state.members.keys().copied().collect();
-        for status in [self.control.status(), self.messages.status()] {
+        let messages = self.messages.as_ref().map(Group::status);
+        for status in std::iter::once(self.control.status()).chain(messages) {
             known.extend(status.voters.into_iter().chain(status.learners));
         }
         self.transport.inner.admit_only(state.last_node, known);

@@ -205,7 +205,7 @@ impl Node {
         let mut options = GroupOptions::new("toys", plan.dir.join("toys"));
         (plan.toys)(&mut options);
         let toys = Group::open(options, machine, &transport, None, &registry).await.unwrap();
-        let keeper = plan.keeper.build(&transport, &control, &toys, &view);
+        let keeper = plan.keeper.build(&transport, &control, Some(&toys), &view);
         let keeper = spawn(keeper.run());
         Self { plan, transport, control, toys, view, toy, registry, keeper }
     }

@@ -24,7 +24,7 @@ const MAX_BODY: usize = 16 << 10;
 
 /// Drain a node
 ///
-/// It takes no more deliveries, hands both leaderships over and turns unready, but keeps answering. Done when it leads
+/// It takes no more deliveries, hands its leaderships over and turns unready, but keeps answering. Done when it leads
 /// nothing.
 #[utoipa::path(
     post,

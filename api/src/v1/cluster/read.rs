@@ -18,7 +18,7 @@ const READERS: [Scope; 2] = [Scope::ServicesRead, Scope::ClusterAdmin];
 
 /// Show the cluster
 ///
-/// As the node that answers knows it: nodes, both groups, their leaders and how far each log is.
+/// As the node that answers knows it: nodes, groups, their leaders and how far each log is.
 #[utoipa::path(
     get,
     path = "/cluster",

@@ -26,8 +26,9 @@ pub struct ClusterView {
 pub struct GroupsView {
     /// Members, services and settings.
     pub control: GroupView,
-    /// The embedded message store.
-    pub messages: GroupView,
+    /// The embedded message store; absent where a database keeps the messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<GroupView>,
 }
 
 /// A replicated group, as one node knows it.
@@ -82,7 +83,10 @@ impl From<ClusterStatus> for ClusterView {
             cluster_id: status.cluster_id.map(Uuid::from_u128),
             generation: status.generation,
             node_id: status.node_id.0,
-            groups: GroupsView { control: status.control.into(), messages: status.messages.into() },
+            groups: GroupsView {
+                control: status.control.into(),
+                messages: status.messages.map(GroupView::from),
+            },
             nodes: status.nodes.into_iter().map(NodeView::from).collect(),
         }
     }

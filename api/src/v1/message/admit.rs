@@ -7,12 +7,16 @@ use hub_core::control::State;
 use hub_core::error::{FieldError, code};
 use hub_core::id::ServiceName;
 use hub_core::message::{Acceptance, Draft, IdempotencyKey, NewMessage};
+use hub_core::port::ReadError;
 use hub_core::registry::Service;
 use hub_core::time::Timestamp;
 
 use crate::extract::{Caller, Trace, fingerprint};
 use crate::hub::Hub;
 use crate::problem::Problem;
+
+/// How long the registry may take to be read afresh for a target that is not known here.
+const LOOKUP: Duration = Duration::from_secs(3);
 
 /// What all messages of one request share.
 pub(super) struct Admission<'a> {
@@ -23,8 +27,8 @@ pub(super) struct Admission<'a> {
     now: Timestamp,
     deadline: Instant,
     view: State,
-    /// The view was read fresh after a target was missing: it is not asked again.
-    fresh: bool,
+    /// What came of reading the view afresh after a target was missing: it is not asked again.
+    fresh: Option<Result<(), ReadError>>,
 }
 
 /// A message's own text and the key that its request gave it.
@@ -36,7 +40,7 @@ pub(super) struct Item<'a> {
 impl<'a> Admission<'a> {
     pub(super) fn new(hub: &'a Hub, caller: &'a Caller, trace: &'a Trace, allow_unregistered: bool) -> Self {
         let (now, deadline) = (hub.clock.now(), hub.deadline());
-        Self { hub, caller, trace, allow_unregistered, now, deadline, view: (hub.view)(), fresh: false }
+        Self { hub, caller, trace, allow_unregistered, now, deadline, view: (hub.view)(), fresh: None }
     }
 
     /// When the request must be answered.
@@ -81,12 +85,17 @@ impl<'a> Admission<'a> {
         if self.allow_unregistered {
             return Ok(None);
         }
-        if !self.fresh {
-            self.view = self.hub.read_control(true, self.deadline).await?;
-            self.fresh = true;
-            if let Some(service) = self.view.services.get(name) {
-                return Ok(Some(Arc::clone(service)));
-            }
+        if self.fresh.is_none() {
+            // Time must be left for the write: without a leader the messages to targets that are known are taken.
+            let deadline = self.deadline.min(self.hub.clock.instant() + LOOKUP);
+            let read = self.hub.read_control(true, deadline).await;
+            self.fresh = Some(read.map(|view| self.view = view));
+        }
+        if let Some(service) = self.view.services.get(name) {
+            return Ok(Some(Arc::clone(service)));
+        }
+        if let Some(Err(error)) = &self.fresh {
+            return Err(error.clone().into());
         }
         Err(Problem::new(code::UNKNOWN_TARGET, format!("no service {name} is registered")))
     }

@@ -113,7 +113,7 @@ impl ClusterControl for Alone {
             generation: 1,
             node_id: ME,
             control: GroupStatus::default(),
-            messages: GroupStatus::default(),
+            messages: Some(GroupStatus::default()),
             nodes: vec![node],
         }
     }

@@ -48,8 +48,8 @@ impl Default for Options {
 pub struct Ports {
     /// The messages.
     pub store: Arc<dyn MessageStore>,
-    /// Who leads the messages: who comes to lead them sweeps at once.
-    pub leadership: watch::Receiver<Seen>,
+    /// Who leads the messages, where a group keeps them: who comes to lead them sweeps at once.
+    pub leadership: Option<watch::Receiver<Seen>>,
     /// The control state.
     pub registry: Registry,
     /// Time.
@@ -139,7 +139,8 @@ fn until_next(report: &SweepReport, now: Timestamp, longest: Duration) -> Durati
 }
 
 /// Waits until leadership has changed, and is this node's.
-async fn comes_to_lead(leadership: &mut watch::Receiver<Seen>) {
+async fn comes_to_lead(leadership: &mut Option<watch::Receiver<Seen>>) {
+    let Some(leadership) = leadership else { return std::future::pending().await };
     while leadership.changed().await.is_ok() {
         if leadership.borrow_and_update().leadership.ready {
             return;

@@ -102,7 +102,7 @@ impl Stage {
         let metrics = prometheus::Registry::new();
         let ports = Ports {
             store: Arc::new(Swept { told, reports: reports.into() }),
-            leadership: seen,
+            leadership: Some(seen),
             registry: state,
             clock: Arc::new(HubClock::default()),
             metrics: metrics.clone(),
