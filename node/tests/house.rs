@@ -16,7 +16,7 @@ fn root() -> &'static Path {
 
 fn rust_files() -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let crates = ["core", "raft", "storage", "api", "node", "chaos-tests"];
+    let crates = ["core", "raft", "storage", "api", "node", "chaos-tests", "test-servers"];
     let mut open: Vec<PathBuf> = crates.iter().map(|name| root().join(name)).collect();
     while let Some(folder) = open.pop() {
         for entry in fs::read_dir(folder)? {

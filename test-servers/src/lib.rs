@@ -1,0 +1,17 @@
+//! PostgreSQL, RabbitMQ and Redis for tests, in containers of the images of `deploy/images`.
+//!
+//! [`Server::launch`] gives a test a server of its own, to break as it likes. [`Place::on_shared`] gives it a place on
+//! the one server that all tests of a run share, which costs a fraction. Nobody cleans up: a container goes when its
+//! handle is dropped, and at the latest a second after the process that it belongs to, however that ended.
+
+mod engine;
+mod kind;
+mod launch;
+mod owner;
+mod probe;
+mod server;
+mod shared;
+
+pub use kind::Kind;
+pub use server::Server;
+pub use shared::Place;
