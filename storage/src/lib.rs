@@ -1,4 +1,6 @@
 //! The message stores: every SQL word of the hub.
 
+mod listing;
+pub mod postgres;
 pub mod sqlite;
 pub mod suite;

@@ -1,50 +1,17 @@
-//! Lists by keyset. A page walks one index from the cursor on and looks at a bounded number of rows: with a filter that few
-//! rows meet, a page may come back short, or empty, with a cursor to go on from. A page of large messages is short too.
+//! Lists: the walks of [`listing`](crate::listing) over SQLite's indexes.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use hub_core::id::{MessageId, ServiceName};
-use hub_core::message::{Cursor, Filter, PAGE_BYTES, Page, Status};
-use hub_core::time::Timestamp;
+use hub_core::message::{Cursor, Filter, Page};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
-use uuid::Uuid;
 
 use super::Reader;
 use super::record::records;
+use crate::listing::{Found, Ids, Path, Walk, walks};
 use crate::sqlite::bulk::Bulk;
 use crate::sqlite::fault::Fault;
 use crate::sqlite::row::{self, blob};
-
-/// Rows that one statement looks at.
-const STRIDE: u32 = 2_000;
-/// Rows that one page looks at.
-const REACH: u32 = 10_000;
-/// Ids carry the time at which they were made; the time of acceptance is not further from it than this.
-const SLACK: Duration = Duration::from_secs(60);
-
-/// Which index a page walks.
-#[derive(Clone, Debug)]
-enum Walk {
-    All,
-    Target(ServiceName),
-    Sender(ServiceName),
-    Correlation(std::sync::Arc<str>),
-    /// One of the rare final states, or dead letters.
-    Rare(Status),
-    DeadOf(ServiceName),
-    /// Waiting ones.
-    Open,
-    OpenOf(ServiceName),
-    Claimed,
-}
-
-/// What a walk found.
-struct Found {
-    hits: Vec<MessageId>,
-    /// Where it stopped before its end.
-    stopped: Option<MessageId>,
-}
 
 impl Reader {
     /// One page, newest first, without attempts.
@@ -55,29 +22,18 @@ impl Reader {
         limit: u32,
     ) -> Result<Page, Fault> {
         let during = "listing messages";
-        let limit_rows = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut moment = self.pool().begin().await.map_err(Fault::sql(during))?;
-        let mut hits = Vec::new();
-        let mut frontier: Option<MessageId> = None;
+        let mut found = Vec::new();
         for walk in walks(filter) {
-            let found = walk.run(&mut moment, filter, after, limit).await?;
-            hits.extend(found.hits);
-            frontier = frontier.max(found.stopped);
+            found.push(walk.run(&mut moment, filter, after, limit).await?);
         }
-        // Below the frontier another walk may have missed some.
-        hits.retain(|id| frontier.is_none_or(|frontier| *id >= frontier));
-        hits.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
-        hits.dedup();
-        let found = hits.len();
-        hits.truncate(limit_rows);
-        let fitting = fitting(&mut moment, &hits).await?;
-        hits.truncate(fitting);
-        let full = hits.len() < found;
-        let mut items = records(&mut moment, &hits).await?;
+        let ids = Ids::of(found, limit);
+        let sizes = sizes(&mut moment, ids.candidates()).await?;
+        let (page, next) = ids.fit(|id| sizes.get(&id).copied().unwrap_or(0));
+        let mut items = records(&mut moment, &page).await?;
         moment.commit().await.map_err(Fault::sql(during))?;
         items.sort_unstable_by_key(|record| std::cmp::Reverse(record.message.id));
-        let next = if full { hits.last().copied() } else { frontier };
-        Ok(Page { items, next: next.map(Cursor) })
+        Ok(Page { items, next })
     }
 }
 
@@ -89,8 +45,10 @@ static SIZES: Bulk = Bulk::new(
     ")",
 );
 
-/// How many of these, from the first, go on one page.
-async fn fitting(connection: &mut SqliteConnection, ids: &[MessageId]) -> Result<usize, Fault> {
+async fn sizes(
+    connection: &mut SqliteConnection,
+    ids: &[MessageId],
+) -> Result<HashMap<MessageId, usize>, Fault> {
     let mut sizes = HashMap::with_capacity(ids.len());
     for found in &SIZES.fetch(connection, ids, |query, id| query.bind(blob(*id))).await? {
         let bytes: i64 = row::get(found, 1, "size")?;
@@ -99,37 +57,7 @@ async fn fitting(connection: &mut SqliteConnection, ids: &[MessageId]) -> Result
             usize::try_from(bytes).unwrap_or(usize::MAX),
         );
     }
-    let mut total = 0_usize;
-    let fit = ids.iter().take_while(|id| {
-        total = total.saturating_add(sizes.get(id).copied().unwrap_or(0));
-        total <= PAGE_BYTES
-    });
-    Ok(fit.count().max(1))
-}
-
-/// The indexes that together hold all matches: the narrowest there is.
-fn walks(filter: &Filter) -> Vec<Walk> {
-    let one = match (&filter.correlation_id, filter.status, &filter.target, &filter.sender) {
-        (Some(correlation), ..) => Walk::Correlation(correlation.clone()),
-        (_, Some(Status::DeadLetter), Some(target), _) => Walk::DeadOf(target.clone()),
-        (_, Some(Status::Delivering), ..) => Walk::Claimed,
-        (_, Some(status), Some(target), _) if status.is_open() => Walk::OpenOf(target.clone()),
-        (_, Some(status), ..) if status.is_open() => Walk::Open,
-        (_, Some(status), ..) if status != Status::Delivered => Walk::Rare(status),
-        (_, _, Some(target), _) => Walk::Target(target.clone()),
-        (_, _, _, Some(sender)) => Walk::Sender(sender.clone()),
-        _ => match &filter.visible_to {
-            Some(service) => return vec![Walk::Target(service.clone()), Walk::Sender(service.clone())],
-            None => Walk::All,
-        },
-    };
-    vec![one]
-}
-
-/// The smallest id made at or after a time.
-fn id_at(time: Timestamp) -> MessageId {
-    let millis = u128::try_from(time.as_millis().max(0)).unwrap_or(0).min((1 << 48) - 1);
-    MessageId(Uuid::from_u128(millis << 80))
+    Ok(sizes)
 }
 
 impl Walk {
@@ -140,57 +68,38 @@ impl Walk {
         after: Option<Cursor>,
         limit: u32,
     ) -> Result<Found, Fault> {
-        let mut from = after.map(|cursor| cursor.0);
-        if let Some(before) = filter.created_before {
-            let end = id_at(before.plus(SLACK));
-            from = Some(from.map_or(end, |from| from.min(end)));
-        }
-        let wanted = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
-        let mut hits = Vec::new();
-        let mut seen = 0;
-        let mut stride = limit.saturating_add(1).clamp(64, STRIDE);
-        while seen < REACH {
+        let mut path = Path::new(filter, after, limit);
+        loop {
             let rows = self
-                .query(filter, from, stride)
+                .query(filter, &path)
                 .build()
                 .fetch_all(&mut *connection)
                 .await
                 .map_err(Fault::sql("walking over messages"))?;
-            for found in &rows {
-                let id = row::message_id(row::get(found, 0, "id")?)?;
-                from = Some(id);
-                if row::get::<bool>(found, 1, "hit")? {
-                    hits.push(id);
-                }
-                if hits.len() >= wanted {
-                    return Ok(Found { hits, stopped: Some(id) });
-                }
+            let step = rows.iter().map(|found| {
+                Ok((row::message_id(row::get(found, 0, "id")?)?, row::get::<bool>(found, 1, "hit")?))
+            });
+            if let Some(found) = path.step(step.collect::<Result<_, Fault>>()?) {
+                return Ok(found);
             }
-            let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-            if count < stride {
-                return Ok(Found { hits, stopped: None });
-            }
-            seen = seen.saturating_add(count);
-            stride = STRIDE;
         }
-        Ok(Found { hits, stopped: from })
     }
 
     /// Ids below `from` in this walk, each with whether the rest of the filter holds.
-    fn query(&self, filter: &Filter, from: Option<MessageId>, stride: u32) -> QueryBuilder<Sqlite> {
+    fn query(&self, filter: &Filter, path: &Path) -> QueryBuilder<Sqlite> {
         let mut query = QueryBuilder::new("SELECT ");
         let (id, table) = self.source();
         query.push(id).push(", (1 = 1");
         self.conditions(filter, &mut query);
         query.push(")").push(table);
         self.place(&mut query);
-        if let Some(from) = from {
+        if let Some(from) = path.from {
             query.push(" AND ").push(id).push(" < ").push_bind(blob(from));
         }
-        if let Some(after) = filter.created_after {
-            query.push(" AND ").push(id).push(" >= ").push_bind(blob(id_at(after.minus(SLACK))));
+        if let Some(until) = path.until {
+            query.push(" AND ").push(id).push(" >= ").push_bind(blob(until));
         }
-        query.push(" ORDER BY ").push(id).push(" DESC LIMIT ").push_bind(stride);
+        query.push(" ORDER BY ").push(id).push(" DESC LIMIT ").push_bind(path.stride);
         query
     }
 

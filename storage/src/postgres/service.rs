@@ -1,0 +1,124 @@
+//! What has to run for the store: flushers, and what is looked after now and then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hub_core::delivery::{Claim, SettleOutcome, Settlement};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::accept;
+use super::backlog::FOLD;
+use super::claim;
+use super::settle;
+use super::setup::{DAYS_AHEAD, MAKE_AHEAD};
+use super::store::Inner;
+
+/// The depths are read so often.
+const DEPTHS: Duration = Duration::from_secs(1);
+/// What other nodes left due, and leases that ran out, are looked for so often, and up to so much later. Own messages need
+/// no look: this is only for those whose node had no slot for them, or died.
+const LOOK: Duration = Duration::from_secs(1);
+/// Partitions ahead and folded counters are seen to so often, and up to so much later.
+const UPKEEP: Duration = Duration::from_secs(60);
+/// How long giving unused claims back may take; their leases end soon enough without it.
+const GIVE_BACK: Duration = Duration::from_secs(5);
+/// The same when the node stops.
+const LAST_GIVE_BACK: Duration = Duration::from_secs(1);
+
+/// The store's running part.
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+impl Service {
+    pub(super) const fn new(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    /// Runs until `stop`; messages that wait then are still written, and settlements still are after it. Stop it when nothing
+    /// is accepted any more.
+    pub async fn run(self, stop: CancellationToken) {
+        let inner = self.inner;
+        let flushers = TaskTracker::new();
+        for _ in 0..inner.options.flushers.clamp(1, 8) {
+            flushers.spawn(accept::run(Arc::clone(&inner)));
+        }
+        flushers.close();
+        inner.signals.start();
+        let work = async {
+            tokio::join!(read_depths(&inner), look(&inner), keep_up(&inner), give_back(&inner));
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+        for target in inner.signals.stop() {
+            inner.ports.slots.give_back(&target);
+        }
+        inner.queue.close();
+        flushers.wait().await;
+        release(&inner, inner.signals.take_unused(), LAST_GIVE_BACK).await;
+    }
+}
+
+async fn pause(inner: &Inner, least: Duration) {
+    let more = inner.ports.ids.below(u64::try_from(least.as_millis()).unwrap_or(0));
+    tokio::time::sleep(least + Duration::from_millis(more)).await;
+}
+
+async fn read_depths(inner: &Inner) {
+    loop {
+        if let Err(error) = inner.depths.refresh(&inner.reads, inner.soon()).await {
+            tracing::debug!(%error, "the backlogs could not be read");
+        }
+        tokio::time::sleep(DEPTHS).await;
+    }
+}
+
+async fn look(inner: &Inner) {
+    loop {
+        pause(inner, LOOK).await;
+        let seen = match &inner.ports.outbox {
+            // The broker brings what is due.
+            Some(_) => claim::lapse(inner, inner.soon()).await.map(drop),
+            None => claim::due(inner, inner.soon()).await.map(|(due, later)| inner.signals.waits(due, later)),
+        };
+        if let Err(error) = seen {
+            tracing::debug!(%error, "it could not be looked for what is due");
+        }
+    }
+}
+
+async fn keep_up(inner: &Inner) {
+    loop {
+        let ahead = sqlx::query(MAKE_AHEAD).bind(DAYS_AHEAD);
+        for (during, query) in [("making partitions", ahead), ("folding counters", sqlx::query(FOLD))] {
+            if let Err(error) = inner.work.write(during, inner.soon(), query).await {
+                tracing::debug!(%error, "upkeep of the database failed");
+            }
+        }
+        pause(inner, UPKEEP).await;
+    }
+}
+
+/// Releases claims that nobody will use: a message must not wait for a lease that nobody works under.
+async fn give_back(inner: &Inner) {
+    loop {
+        release(inner, inner.signals.next_unused().await, GIVE_BACK).await;
+    }
+}
+
+async fn release(inner: &Inner, claims: Vec<Claim>, within: Duration) {
+    if claims.is_empty() {
+        return;
+    }
+    let deadline = inner.ports.clock.instant() + within;
+    let count = claims.len();
+    let unused =
+        |claim: Claim| Settlement { claim, outcome: SettleOutcome::Released, attempt: None, error: None };
+    let settlements: Vec<Settlement> = claims.into_iter().map(unused).collect();
+    if let Err(error) = settle::settle(inner, &settlements, deadline).await {
+        tracing::debug!(%error, count, "unused claims run out by themselves");
+    }
+}

@@ -1,0 +1,18 @@
+-- Deletes messages that ended at or before $1 (dead letters stay), with their attempts. One hub at a time. Delivered ones are
+-- found by their ids, which are about as old as they are: no index is written when a message is delivered.
+WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(4854, 2) AS mine),
+old AS MATERIALIZED (
+    (SELECT m.id FROM messages m
+     WHERE (SELECT mine FROM turn) AND m.id < hub_id_at(hub_time($1) + interval '1 minute') AND m.status = 'delivered'
+        AND m.processed_at <= hub_time($1)
+     ORDER BY m.id LIMIT $2)
+    UNION ALL
+    (SELECT e.id FROM endings e
+     WHERE (SELECT mine FROM turn) AND e.status <> 'dead_letter' AND e.ended_at <= hub_time($1)
+     ORDER BY e.ended_at LIMIT $2)
+    LIMIT $2
+),
+gone AS (DELETE FROM messages m USING old o WHERE m.id = o.id RETURNING m.id),
+rare AS (DELETE FROM endings e USING old o WHERE e.id = o.id),
+noted AS (DELETE FROM attempts a USING old o WHERE a.id = o.id)
+SELECT count(*) FROM gone
