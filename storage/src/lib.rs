@@ -1,6 +1,7 @@
-//! The message stores: every SQL word of the hub.
+//! The message stores and queues: every SQL and AMQP word of the hub.
 
 mod listing;
 pub mod postgres;
+pub mod rabbitmq;
 pub mod sqlite;
 pub mod suite;
