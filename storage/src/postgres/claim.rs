@@ -109,7 +109,6 @@ pub(super) async fn claim(
     let leases: Vec<Duration> = merged.values().map(|(_, lease)| *lease).collect();
     let millis: Vec<i64> =
         leases.iter().map(|lease| i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)).collect();
-    let started = inner.ports.clock.now();
     let part = inner.parts.take();
     let query = sqlx::query(CLAIM)
         .bind(targets)
@@ -117,15 +116,26 @@ pub(super) async fn claim(
         .bind(millis)
         .bind(inner.ports.node.0.cast_signed())
         .bind(part.number);
-    let claimed = transact(inner, deadline, query, |found| {
+    let claimed = grant(inner, deadline, query, &leases).await?;
+    inner.parts.put(part);
+    Ok(claimed)
+}
+
+/// Runs a claiming statement. Its last column says, from 1, which of `leases` a message was claimed for.
+pub(super) async fn grant(
+    inner: &Inner,
+    deadline: Instant,
+    query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
+    leases: &[Duration],
+) -> Result<Vec<Claimed>, StoreError> {
+    let started = inner.ports.clock.now();
+    transact(inner, deadline, query, |found| {
         let place: i64 = row::get(found, 13)?;
         let at = usize::try_from(place - 1).unwrap_or(usize::MAX);
         let lease = leases.get(at).copied().unwrap_or_default();
         read(inner, found, started.plus(lease))
     })
-    .await?;
-    inner.parts.put(part);
-    Ok(claimed)
+    .await
 }
 
 /// Runs a claiming statement in a transaction: so it is known which claims hang in the air when the commit is not confirmed.

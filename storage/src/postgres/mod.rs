@@ -16,6 +16,7 @@ mod link;
 mod list;
 mod operator;
 mod options;
+mod outbox;
 mod outbox_port;
 mod record;
 mod row;
@@ -28,7 +29,7 @@ mod sweep;
 mod text;
 
 pub use options::{Options, Ports};
-pub use outbox_port::{Outbox, Outgoing};
+pub use outbox_port::{Burial, Outbox, Outgoing};
 pub use service::Service;
 pub use setup::{Prepared, SetupError, prepare};
 pub use store::Store;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hub_core::delivery::DeadReason;
 use hub_core::id::{MessageId, ServiceName};
 use hub_core::message::Priority;
 
@@ -16,6 +17,17 @@ pub struct Outgoing {
     pub priority: Priority,
 }
 
+/// A message that became a dead letter while it waited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Burial {
+    /// Which.
+    pub id: MessageId,
+    /// Whose.
+    pub target: ServiceName,
+    /// Why.
+    pub reason: DeadReason,
+}
+
 /// The publisher of this node. With one, no message is inserted claimed: each goes through its queue.
 pub trait Outbox: Send + Sync + 'static {
     /// Whether this node undertakes to publish one more message of `target` that is due: then the sweeper leaves it alone for
@@ -25,4 +37,6 @@ pub trait Outbox: Send + Sync + 'static {
     fn not_written(&self, target: &ServiceName);
     /// These were undertaken and are committed: to be published now. Must not block.
     fn publish(&self, messages: Vec<Outgoing>);
+    /// These became dead letters and are committed: to be shown in the dead-letter queues. Must not block.
+    fn bury(&self, burials: Vec<Burial>);
 }

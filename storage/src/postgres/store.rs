@@ -57,6 +57,10 @@ impl Store {
     pub(super) const fn new(inner: Arc<Inner>) -> Self {
         Self { inner }
     }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
+    }
 }
 
 #[async_trait]

@@ -4,6 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use hub_core::delivery::DeadReason;
 use hub_core::id::ServiceName;
 use hub_core::port::{StoreError, SweepReport};
 use hub_core::time::Timestamp;
@@ -11,6 +12,7 @@ use sqlx::postgres::PgRow;
 
 use super::claim;
 use super::fault::Fault;
+use super::outbox_port::Burial;
 use super::row;
 use super::store::Inner;
 
@@ -112,5 +114,20 @@ async fn end(
     let query = sqlx::query(END_OF_TIME).bind(most).bind(gone).bind(part.number);
     let rows = inner.work.write(during, deadline, query).await?;
     inner.parts.put(part);
-    Ok((number(&rows, 0)?, number(&rows, 1)?))
+    let buried = rows.iter().filter_map(|found| buried(found).transpose()).collect::<Result<Vec<_>, _>>()?;
+    let counts = ((rows.len() - buried.len()) as u64, buried.len() as u64);
+    if let Some(outbox) = inner.ports.outbox.as_ref().filter(|_| !buried.is_empty()) {
+        outbox.bury(buried);
+    }
+    Ok(counts)
+}
+
+/// The dead letter that a message became, unless it expired.
+fn buried(found: &PgRow) -> Result<Option<Burial>, Fault> {
+    let reason = match row::get::<Option<&str>>(found, 2)? {
+        None => return Ok(None),
+        Some(text) if text == DeadReason::NoTarget.as_str() => DeadReason::NoTarget,
+        Some(_) => DeadReason::TooOld,
+    };
+    Ok(Some(Burial { id: row::message_id(found, 0)?, target: row::service(found, 1)?, reason }))
 }

@@ -11,9 +11,10 @@ use super::gate::Gate;
 use super::letter::{Content, Letter};
 use super::metrics::Metrics;
 use super::options::{Options, Ports};
-use super::rows::{Burial, Parcel, UNDERTAKEN};
+use super::rows::UNDERTAKEN;
 use super::shelves::{Shelves, Tag};
 use super::signals::Signals;
+use crate::postgres::{Burial, Outbox, Outgoing};
 
 /// A parcel that could not be published for so long is left to the sweeper of whichever node comes first.
 const TRY_FOR: Duration = Duration::from_secs(20);
@@ -48,7 +49,7 @@ impl Shared {
     }
 
     /// Publishes parcels that were let in by the gate.
-    pub(super) fn send(&self, parcels: Vec<Parcel>) {
+    pub(super) fn send(&self, parcels: Vec<Outgoing>) {
         let until = self.now() + TRY_FOR;
         for parcel in parcels {
             if !self.shelves.is_wished(&parcel.target) {
@@ -56,12 +57,12 @@ impl Shared {
                 self.signals.due(&parcel.target);
             }
             // The service holds the other end as long as it runs; after it the sweepers of other nodes find the row.
-            drop(self.letters.send(Letter { content: Content::Parcel(parcel), until }));
+            drop(self.letters.send(Letter { content: Content::Outgoing(parcel), until }));
         }
     }
 
     /// Publishes parcels of rows that this node undertook although the gate was not asked for each.
-    pub(super) fn send_all(&self, parcels: Vec<Parcel>) {
+    pub(super) fn send_all(&self, parcels: Vec<Outgoing>) {
         for parcel in &parcels {
             self.gate.force(&parcel.target, 1);
         }
@@ -142,26 +143,20 @@ impl Broker {
 #[derive(Clone)]
 pub struct Outlet(Arc<Shared>);
 
-impl Outlet {
-    /// Whether this node undertakes to publish a message of `target` that is about to be written, and for how long others
-    /// shall leave it alone. It counts from now on. `None`: there is no room, or no broker; the row is to be parked.
-    #[must_use]
-    pub fn undertake(&self, target: &ServiceName) -> Option<Duration> {
+impl Outbox for Outlet {
+    fn undertake(&self, target: &ServiceName) -> Option<Duration> {
         self.0.gate.enter(target).then_some(UNDERTAKEN)
     }
 
-    /// One that was undertaken is not written.
-    pub fn not_written(&self, target: &ServiceName) {
+    fn not_written(&self, target: &ServiceName) {
         self.0.gate.left(target);
     }
 
-    /// These were undertaken and are written.
-    pub fn publish(&self, parcels: Vec<Parcel>) {
-        self.0.send(parcels);
+    fn publish(&self, messages: Vec<Outgoing>) {
+        self.0.send(messages);
     }
 
-    /// These became dead letters.
-    pub fn bury(&self, burials: Vec<Burial>) {
+    fn bury(&self, burials: Vec<Burial>) {
         self.0.bury(burials);
     }
 }

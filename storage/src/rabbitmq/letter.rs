@@ -8,7 +8,7 @@ use lapin::BasicProperties;
 use lapin::message::Delivery;
 
 use super::name::{Kind, Prefix};
-use super::rows::{Burial, Parcel};
+use crate::postgres::{Burial, Outgoing};
 
 /// The word in the property `type` of what is to be delivered.
 const DELIVERY: &str = "delivery";
@@ -19,7 +19,7 @@ const PERSISTENT: u8 = 2;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     /// A message to be delivered.
-    Parcel(Parcel),
+    Outgoing(Outgoing),
     /// A copy of a dead letter.
     Burial(Burial),
 }
@@ -35,7 +35,7 @@ impl Content {
     /// Into which queue.
     pub(super) fn queue(&self, prefix: &Prefix) -> String {
         match self {
-            Self::Parcel(parcel) => prefix.queue(Kind::Work, &parcel.target),
+            Self::Outgoing(parcel) => prefix.queue(Kind::Work, &parcel.target),
             Self::Burial(burial) => prefix.queue(Kind::Dead, &burial.target),
         }
     }
@@ -43,7 +43,7 @@ impl Content {
     /// The properties. They say all that the hub reads.
     pub(super) fn properties(&self) -> BasicProperties {
         let (id, kind) = match self {
-            Self::Parcel(parcel) => (parcel.id, DELIVERY),
+            Self::Outgoing(parcel) => (parcel.id, DELIVERY),
             Self::Burial(burial) => (burial.id, burial.reason.as_str()),
         };
         let properties = BasicProperties::default()
@@ -53,7 +53,7 @@ impl Content {
             .with_type(kind.into())
             .with_message_id(id.to_string().into());
         match self {
-            Self::Parcel(parcel) => properties.with_priority(parcel.priority.get()),
+            Self::Outgoing(parcel) => properties.with_priority(parcel.priority.get()),
             Self::Burial(_) => properties,
         }
     }
@@ -61,7 +61,7 @@ impl Content {
     /// The body, for people who look into a queue. Names and ids need no escapes.
     pub(super) fn body(&self) -> String {
         match self {
-            Self::Parcel(parcel) => format!(r#"{{"id":"{}","target":"{}"}}"#, parcel.id, parcel.target),
+            Self::Outgoing(parcel) => format!(r#"{{"id":"{}","target":"{}"}}"#, parcel.id, parcel.target),
             Self::Burial(burial) => {
                 let reason = burial.reason.as_str();
                 format!(r#"{{"id":"{}","target":"{}","reason":"{reason}"}}"#, burial.id, burial.target)
@@ -82,10 +82,10 @@ pub(super) fn read(delivery: &Delivery) -> Option<(MessageId, Priority)> {
 }
 
 /// A parcel that the broker gave back because there was no queue for it; `None` for anything else.
-pub(super) fn returned(prefix: &Prefix, delivery: &Delivery) -> Option<Parcel> {
+pub(super) fn returned(prefix: &Prefix, delivery: &Delivery) -> Option<Outgoing> {
     let (Kind::Work, target) = prefix.owner(delivery.routing_key.as_str())? else { return None };
     let (id, priority) = read(delivery)?;
-    Some(Parcel { id, target, priority })
+    Some(Outgoing { id, target, priority })
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_parcel_is_read_back_and_a_burial_is_not() {
         let prefix: Prefix = "hub".parse().unwrap();
-        let parcel = Parcel {
+        let parcel = Outgoing {
             id: MessageId(Uuid::from_u128(7)),
             target: "orders".parse().unwrap(),
             priority: Priority::new(9).unwrap(),
@@ -110,7 +110,7 @@ mod tests {
             delivery.properties = content.properties();
             delivery
         };
-        let delivery = sent(&Content::Parcel(parcel.clone()));
+        let delivery = sent(&Content::Outgoing(parcel.clone()));
         assert_eq!(returned(&prefix, &delivery), Some(parcel));
         assert_eq!(delivery.properties.delivery_mode(), &Some(2));
         let body = String::from_utf8(delivery.data).unwrap();

@@ -34,6 +34,6 @@ pub use error::Error;
 pub use name::{Kind, Prefix, PrefixError};
 pub use options::{BuildError, Options, Ports};
 pub use queue::Queue;
-pub use rows::{Burial, Parcel, Rows, UNDERTAKEN, Undertaken, Wanted};
+pub use rows::{Rows, UNDERTAKEN, Undertaken, Wanted};
 pub use service::Service;
 pub use topology::Depth;

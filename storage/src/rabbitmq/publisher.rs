@@ -207,7 +207,7 @@ impl Publisher {
             }
             Confirmation::Nack(_) => {
                 metrics.refused.inc();
-                if let Content::Parcel(parcel) = &letter.content {
+                if let Content::Outgoing(parcel) = &letter.content {
                     self.shared.gate.refused(&parcel.target);
                     flight.refused.push(parcel.id);
                 }
@@ -218,13 +218,13 @@ impl Publisher {
 
     fn arrived(&self, letter: &Letter) {
         match &letter.content {
-            Content::Parcel(parcel) => self.shared.gate.arrived(&parcel.target),
+            Content::Outgoing(parcel) => self.shared.gate.arrived(&parcel.target),
             Content::Burial(_) => self.shared.metrics.burials.inc(),
         }
     }
 
     fn give_up(&self, letter: &Letter) {
-        if let Content::Parcel(parcel) = &letter.content {
+        if let Content::Outgoing(parcel) = &letter.content {
             self.shared.gate.left(&parcel.target);
         }
     }
@@ -275,7 +275,7 @@ impl Flight {
 impl Letter {
     fn address(&self) -> (Kind, &ServiceName) {
         match &self.content {
-            Content::Parcel(parcel) => (Kind::Work, &parcel.target),
+            Content::Outgoing(parcel) => (Kind::Work, &parcel.target),
             Content::Burial(burial) => (Kind::Dead, &burial.target),
         }
     }

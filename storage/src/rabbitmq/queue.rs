@@ -12,8 +12,9 @@ use hub_core::port::{Claimed, DeliveryQueue, QueueSignal, StoreError, Want};
 use hub_core::time::Timestamp;
 
 use super::broker::Shared;
-use super::rows::{Burial, Rows, Wanted};
+use super::rows::{Rows, Wanted};
 use super::shelves::{Place, Tag};
+use crate::postgres::Burial;
 
 /// The queue; cheap to clone. It needs its [`Service`](super::Service) to run.
 #[derive(Clone)]

@@ -8,35 +8,13 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use hub_core::delivery::DeadReason;
 use hub_core::id::{MessageId, ServiceName};
-use hub_core::message::Priority;
 use hub_core::port::{Claimed, StoreError};
+
+use crate::postgres::Outgoing;
 
 /// For how long a node that undertakes to publish a row keeps the others from doing it.
 pub const UNDERTAKEN: Duration = Duration::from_secs(25);
-
-/// What the broker carries of a message.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Parcel {
-    /// Which message.
-    pub id: MessageId,
-    /// Whose.
-    pub target: ServiceName,
-    /// Its place among the others.
-    pub priority: Priority,
-}
-
-/// A message that was given up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Burial {
-    /// Which message.
-    pub id: MessageId,
-    /// Whose.
-    pub target: ServiceName,
-    /// Why.
-    pub reason: DeadReason,
-}
 
 /// Rows of one target that nodes undertook to publish and that nobody holds a claim on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,10 +40,10 @@ pub struct Wanted {
 #[async_trait]
 pub trait Rows: Send + Sync + 'static {
     /// Undertakes to publish parked rows of `target` that are due, for [`UNDERTAKEN`]: highest priority first.
-    async fn take_parked(&self, target: &ServiceName, limit: u32) -> Result<Vec<Parcel>, StoreError>;
+    async fn take_parked(&self, target: &ServiceName, limit: u32) -> Result<Vec<Outgoing>, StoreError>;
 
     /// Undertakes once more to publish rows of `target` whose `publish_after` has passed: the oldest first.
-    async fn take_overdue(&self, target: &ServiceName, limit: u32) -> Result<Vec<Parcel>, StoreError>;
+    async fn take_overdue(&self, target: &ServiceName, limit: u32) -> Result<Vec<Outgoing>, StoreError>;
 
     /// The targets that have overdue rows.
     async fn undertaken(&self) -> Result<Vec<Undertaken>, StoreError>;

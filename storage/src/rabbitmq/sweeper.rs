@@ -10,8 +10,9 @@ use hub_core::port::StoreError;
 use super::broker::Shared;
 use super::error::{Error, chain};
 use super::name::Kind;
-use super::rows::{Parcel, Rows, Undertaken};
+use super::rows::{Rows, Undertaken};
 use super::topology::{Declarer, Depth};
+use crate::postgres::Outgoing;
 
 /// At most so long (jittered) from one look at everything to the next.
 const ROUND: Duration = Duration::from_secs(4);
@@ -168,7 +169,7 @@ impl Sweeper {
         let missing = all.saturating_sub(depth.messages).min(overdue);
         let mut room = missing.min(shared.gate.room(&target));
         while room > 0 {
-            let parcels: Vec<Parcel> = told(self.rows.take_overdue(&target, room.min(TAKE)).await);
+            let parcels: Vec<Outgoing> = told(self.rows.take_overdue(&target, room.min(TAKE)).await);
             if parcels.is_empty() {
                 break;
             }

@@ -309,7 +309,7 @@ fn hand_over(inner: &Inner, batch: &mut Batch, started: Timestamp) {
             continue;
         }
         release(inner, row);
-        if new && inner.ports.outbox.is_none() {
+        if new {
             if is_due(&row.message, started) {
                 due.insert(row.message.target.clone());
             } else {

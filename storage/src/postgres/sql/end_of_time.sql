@@ -1,4 +1,4 @@
--- Ends messages that have reached their end while they waited: expired, or too old. Gives how many of each.
+-- Ends messages that have reached their end while they waited: expired, or too old. Gives each; the dead ones with a reason.
 WITH moment AS MATERIALIZED (SELECT hub_now() AS now),
 picked AS MATERIALIZED (
     SELECT d.id FROM deliveries d CROSS JOIN moment m WHERE d.owner IS NULL AND d.ends_at <= m.now
@@ -29,4 +29,4 @@ counted AS (
     ON CONFLICT (target, slot) DO UPDATE SET depth = b.depth + excluded.depth,
         dead_letters = b.dead_letters + excluded.dead_letters, touched_at = excluded.touched_at
 )
-SELECT count(*) FILTER (WHERE f.status = 'expired'), count(*) FILTER (WHERE f.status = 'dead_letter') FROM fate f
+SELECT f.id, f.target, f.reason FROM fate f
