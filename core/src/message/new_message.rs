@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{IdempotencyKey, Priority};
+use super::{IdempotencyKey, Message, Priority};
 use crate::id::{MessageId, ServiceName};
 use crate::time::Timestamp;
 
@@ -76,6 +76,24 @@ impl NewMessage {
     #[must_use]
     pub fn due_at(&self) -> Timestamp {
         self.deliver_at.unwrap_or(self.created_at)
+    }
+
+    /// The message as receivers and callers see it: without what only the store needs.
+    #[must_use]
+    pub fn to_message(&self) -> Message {
+        Message {
+            id: self.id,
+            sender: self.sender.clone(),
+            target: self.target.clone(),
+            message_type: self.message_type.clone(),
+            content: self.content.clone(),
+            metadata: self.metadata.clone(),
+            priority: self.priority,
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            max_retries: self.max_retries,
+            traceparent: self.traceparent.clone(),
+        }
     }
 
     /// About how many bytes it takes in the log.

@@ -14,7 +14,6 @@ use std::collections::BTreeSet;
 
 use hub_core::delivery::Claim;
 use hub_core::id::{MessageId, NodeId, RequestId, ServiceName};
-use hub_core::message::Message;
 use hub_core::port::{Claimed, Entry};
 use hub_core::time::Timestamp;
 use sqlx::SqliteConnection;
@@ -53,7 +52,7 @@ impl Effects {
 
     fn inserted(&mut self, node: NodeId, item: &Item) {
         if let Some(claim) = item.claim.as_ref().filter(|claim| claim.owner == node) {
-            let message = envelope(item);
+            let message = item.message.to_message();
             self.claimed.push(Claimed { claim: claim.clone(), message, retry_count: 0 });
         }
     }
@@ -61,23 +60,6 @@ impl Effects {
     fn not_inserted(&mut self, node: NodeId, item: &Item) {
         let own = item.claim.as_ref().filter(|claim| claim.owner == node);
         self.refused.extend(own.map(|claim| (claim.message, claim.term)));
-    }
-}
-
-pub(super) fn envelope(item: &Item) -> Message {
-    let new = &item.message;
-    Message {
-        id: new.id,
-        sender: new.sender.clone(),
-        target: new.target.clone(),
-        message_type: new.message_type.clone(),
-        content: new.content.clone(),
-        metadata: new.metadata.clone(),
-        priority: new.priority,
-        created_at: new.created_at,
-        expires_at: new.expires_at,
-        max_retries: new.max_retries,
-        traceparent: new.traceparent.clone(),
     }
 }
 

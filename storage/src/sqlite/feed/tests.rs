@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::Feed;
-use crate::sqlite::apply::{Effects, envelope};
+use crate::sqlite::apply::Effects;
 use crate::sqlite::command::{Command, Insert, Item};
 use crate::suite::TestSlots;
 
@@ -80,7 +80,7 @@ fn inserted(term: u64, proposals: &[Submitted<Command>]) -> Effects {
     let item = item_of(proposals);
     let mut effects = Effects { term, ..Effects::default() };
     if let Some(claim) = &item.claim {
-        let message = envelope(item);
+        let message = item.message.to_message();
         effects.claimed.push(Claimed { claim: claim.clone(), message, retry_count: 0 });
     }
     effects
