@@ -77,29 +77,9 @@ impl From<ConfigErrors> for CodedError {
     }
 }
 
-/// The code for an I/O error on the data folder.
-#[must_use]
-pub fn io_code(error: &std::io::Error) -> Code {
-    use std::io::ErrorKind as Kind;
-    match error.kind() {
-        Kind::StorageFull | Kind::QuotaExceeded => code::DISK_FULL,
-        Kind::ReadOnlyFilesystem | Kind::PermissionDenied => code::NOT_WRITABLE,
-        _ => code::IO,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_folder_of_somebody_else_is_no_full_disk() {
-        let coded = |kind: std::io::ErrorKind| io_code(&kind.into());
-        assert_eq!(coded(std::io::ErrorKind::PermissionDenied), code::NOT_WRITABLE);
-        assert_eq!(coded(std::io::ErrorKind::ReadOnlyFilesystem), code::NOT_WRITABLE);
-        assert_eq!(coded(std::io::ErrorKind::StorageFull), code::DISK_FULL);
-        assert_eq!(coded(std::io::ErrorKind::InvalidData), code::IO);
-    }
 
     #[test]
     fn a_block_says_code_what_and_cure() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hub_core::control::Machine;
-use hub_core::error::code;
+use hub_core::error::{Code, code};
 use hub_core::id::{NodeId, ServiceName};
 use hub_core::port::{AppliedMark, Group, Slots, StateMachine};
 use hub_core::time::Timestamp;
@@ -14,7 +14,7 @@ use hub_raft::{MemoryOptions, OpenError, Rebuild, Remains};
 use hub_storage::sqlite::{self, Feed};
 use tokio::net::TcpStream;
 
-use crate::coded::{CodedError, io_code};
+use crate::coded::CodedError;
 use crate::identity::DataFolder;
 
 /// How long a voter has to answer.
@@ -190,7 +190,7 @@ async fn applied(folder: &DataFolder, group: Group, node: NodeId) -> Result<Stat
                 Err(sqlite::Fault::Corrupt(damage)) => Ok(State::Damaged(damage)),
                 Err(fault) => {
                     let code = match &fault {
-                        sqlite::Fault::File { source, .. } => io_code(source),
+                        sqlite::Fault::File { source, .. } => Code::of_io(source),
                         _ => code::IO,
                     };
                     Err(CodedError::new(code, "the message database cannot be opened").because(fault))

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use hub_core::control::{Command, Machine, Reply, State};
-use hub_core::error::code;
+use hub_core::error::{Code, code};
 use hub_core::id::NodeId;
 use hub_core::port::{ClusterError, GroupStatus, Replicator, Stamper, StateMachine};
 use hub_raft::{ControlGroup, Group, GroupOptions, MemoryOptions, OpenError, Profile, Transport, View};
@@ -140,7 +140,7 @@ fn open_error(error: OpenError) -> CodedError {
 fn store_fault(error: sqlite::Fault) -> CodedError {
     let code = match &error {
         sqlite::Fault::Corrupt(_) => code::DAMAGED,
-        sqlite::Fault::File { source, .. } => crate::coded::io_code(source),
+        sqlite::Fault::File { source, .. } => Code::of_io(source),
         sqlite::Fault::Sql { .. } => code::IO,
     };
     CodedError::new(code, "the message database cannot be opened").because(error)

@@ -72,8 +72,7 @@ impl OpenError {
     pub fn code(&self) -> Code {
         match self {
             Self::Damaged { .. } => code::DAMAGED,
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => code::DISK_FULL,
-            Self::Io { .. } => code::IO,
+            Self::Io { source, .. } => Code::of_io(source),
             Self::Start { code, .. } => *code,
         }
     }
