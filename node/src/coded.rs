@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use hub_core::error::{CATALOGUE, Code, Explanation, code};
+use hub_raft::OpenError;
+use hub_storage::sqlite;
 
 use crate::config::ConfigErrors;
 
@@ -71,6 +73,28 @@ impl CodedError {
     }
 }
 
+impl From<OpenError> for CodedError {
+    fn from(error: OpenError) -> Self {
+        let coded = Self::new(error.code(), error.to_string());
+        match error {
+            OpenError::Io { source, .. } => coded.because(source),
+            OpenError::Damaged { .. } | OpenError::Start { .. } => coded,
+        }
+    }
+}
+
+/// The message database could not be opened.
+impl From<sqlite::Fault> for CodedError {
+    fn from(fault: sqlite::Fault) -> Self {
+        let code = match &fault {
+            sqlite::Fault::Corrupt(_) => code::DAMAGED,
+            sqlite::Fault::File { source, .. } => Code::of_io(source),
+            sqlite::Fault::Sql { .. } => code::IO,
+        };
+        Self::new(code, "the message database cannot be opened").because(fault)
+    }
+}
+
 impl From<ConfigErrors> for CodedError {
     fn from(errors: ConfigErrors) -> Self {
         Self::new(errors.code(), errors.to_string())
@@ -80,6 +104,16 @@ impl From<ConfigErrors> for CodedError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_cannot_be_opened_says_once_where_and_why() {
+        let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = CodedError::from(OpenError::Io { path: "/data/control/log".into(), source });
+        assert_eq!(error.code, code::NOT_WRITABLE);
+        let block = error.block();
+        assert_eq!(block.matches("/data/control/log").count(), 1, "{block}");
+        assert!(block.contains("because: permission denied"), "{block}");
+    }
 
     #[test]
     fn a_block_says_code_what_and_cure() {

@@ -70,7 +70,13 @@ async fn serve(loaded: Loaded, rejoin: bool) -> Result<(), CodedError> {
 fn fatal(failure: &Failure) -> CodedError {
     error!(task = failure.task, error = %failure.error, "the node stops");
     match failure.error.downcast_ref::<CodedError>() {
-        Some(coded) => CodedError::new(coded.code, format!("{} failed: {}", failure.task, coded.detail)),
+        Some(coded) => {
+            let fatal = CodedError::new(coded.code, format!("{} failed: {}", failure.task, coded.detail));
+            match &coded.source {
+                Some(source) => fatal.because(chain(&**source)),
+                None => fatal,
+            }
+        }
         None => {
             CodedError::new(code::INTERNAL, format!("{} failed: {}", failure.task, chain(&**failure.error)))
         }

@@ -251,8 +251,7 @@ impl Announcer {
 
     /// Both logs hold something from now on: one found empty later has forgotten its votes.
     async fn establish(&self) -> Result<(), CodedError> {
-        let failed = |error: hub_raft::OpenError| CodedError::new(error.code(), error.to_string());
-        while self.messages.is_empty().await.map_err(failed)? {
+        while self.messages.is_empty().await? {
             tokio::time::sleep(PAUSE).await;
         }
         self.register.save(&self.identity.established())

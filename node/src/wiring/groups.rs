@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use hub_core::control::{Command, Machine, Reply, State};
-use hub_core::error::{Code, code};
+use hub_core::error::code;
 use hub_core::id::NodeId;
 use hub_core::port::{ClusterError, GroupStatus, Replicator, Stamper, StateMachine};
-use hub_raft::{ControlGroup, Group, GroupOptions, MemoryOptions, OpenError, Profile, Transport, View};
+use hub_raft::{ControlGroup, Group, GroupOptions, MemoryOptions, Profile, Transport, View};
 use hub_storage::sqlite::{self, DiskLimit, Feed, SqliteMachine, Store, StoreOptions, StorePorts};
 use tokio::sync::watch;
 
@@ -54,7 +54,7 @@ pub async fn open(base: &Base, folder: &DataFolder, transport: &Transport) -> Re
     let node = transport.node();
     let memory = MemoryOptions { dir: folder.path().join("control").join("snapshot") };
     let built = tokio::task::spawn_blocking(move || memory.build::<Machine>()).await;
-    let (machine, view) = built.map_err(|error| fault("control", &error))?.map_err(open_error)?;
+    let (machine, view) = built.map_err(|error| fault("control", &error))??;
     let control = GroupOptions::new("control", folder.path().join("control"));
     let control = open_group(base, control, machine, transport, None).await?;
     let state = follow_state(base, &view);
@@ -62,7 +62,7 @@ pub async fn open(base: &Base, folder: &DataFolder, transport: &Transport) -> Re
     let delivery = delivery::options(base).handle(state.clone(), base.time());
     let feed = Feed::new(node, Arc::new(delivery.clone()));
     let options = sqlite::Options { folder: folder.path().join("messages").join("db"), readers: READERS };
-    let machine = options.open(Arc::clone(&feed)).await.map_err(store_fault)?;
+    let machine = options.open(Arc::clone(&feed)).await?;
     let reader = machine.reader();
     let mut options = GroupOptions::new("messages", folder.path().join("messages"));
     options.checkpoint_every = MESSAGE_ENTRIES;
@@ -108,7 +108,7 @@ async fn open_group<M: StateMachine>(
         RaftProfile::Wan => Profile::Wan,
     };
     options.max_waiting_bytes = usize::try_from(base.config.raft.max_waiting.0).unwrap_or(usize::MAX);
-    Group::open(options, machine, transport, stamper, &base.registry).await.map_err(open_error)
+    Ok(Group::open(options, machine, transport, stamper, &base.registry).await?)
 }
 
 /// The view as a channel that several can wait on.
@@ -131,19 +131,6 @@ fn watch_failure<M: StateMachine>(base: &Base, name: &'static str, group: &Group
         let failure = group.failed().await;
         Err(CodedError::new(failure.code, failure.reason.to_string()).into())
     });
-}
-
-fn open_error(error: OpenError) -> CodedError {
-    CodedError::new(error.code(), error.to_string())
-}
-
-fn store_fault(error: sqlite::Fault) -> CodedError {
-    let code = match &error {
-        sqlite::Fault::Corrupt(_) => code::DAMAGED,
-        sqlite::Fault::File { source, .. } => Code::of_io(source),
-        sqlite::Fault::Sql { .. } => code::IO,
-    };
-    CodedError::new(code, "the message database cannot be opened").because(error)
 }
 
 fn fault(what: &str, error: &dyn std::fmt::Display) -> CodedError {

@@ -10,7 +10,7 @@ use hub_core::error::code;
 use hub_core::id::NodeId;
 use hub_core::port::{Clock, ClusterControl, Group, Replicator};
 use hub_core::time::{Sample, Timestamp};
-use hub_raft::{KeeperOptions, OpenError, Peers, Transport};
+use hub_raft::{KeeperOptions, Peers, Transport};
 use tracing::info;
 
 use super::address::{self, Bound, Place};
@@ -204,12 +204,10 @@ async fn set_clock(base: &Base, transport: &Transport, peers: &Peers, nodes: Nod
 
 /// The first node of a cluster makes both groups, of itself; once, for a second time would be another cluster.
 async fn found(groups: &Groups, identity: &Identity, place: &Place) -> Result<(), CodedError> {
-    let failed = |error: OpenError| CodedError::new(error.code(), error.to_string());
     if identity.established {
-        for (name, empty) in [
-            ("control", groups.control.is_empty().await.map_err(failed)?),
-            ("messages", groups.messages.is_empty().await.map_err(failed)?),
-        ] {
+        for (name, empty) in
+            [("control", groups.control.is_empty().await?), ("messages", groups.messages.is_empty().await?)]
+        {
             if empty {
                 let detail = format!("the log of {name} is empty, but this node took part in it before");
                 return Err(CodedError::new(code::DAMAGED, detail));
@@ -219,8 +217,9 @@ async fn found(groups: &Groups, identity: &Identity, place: &Place) -> Result<()
     if !identity.founder || identity.established {
         return Ok(());
     }
-    groups.control.initialize(&place.raft_addr).await.map_err(failed)?;
-    groups.messages.initialize(&place.raft_addr).await.map_err(failed)
+    groups.control.initialize(&place.raft_addr).await?;
+    groups.messages.initialize(&place.raft_addr).await?;
+    Ok(())
 }
 
 fn keep_members(base: &Base, transport: &Transport, groups: &Groups) {
