@@ -9,14 +9,14 @@ use async_trait::async_trait;
 use hub_core::control::{Command, Refusal, Reply, State};
 use hub_core::id::NodeId;
 use hub_core::port::{
-    Clock, ClusterControl, ClusterError, ClusterStatus, Group, GroupStatus, IdSource, NodeStatus,
-    QuorumCheck, Readiness, Replicator, Role, Submitted,
+    Clock, ClusterControl, ClusterError, ClusterStatus, Group, IdSource, NodeStatus, QuorumCheck, Readiness,
+    Replicator, Role, Submitted,
 };
 use tokio::sync::watch;
 
 use super::follow::Followed;
 use super::readiness::{Facts, GroupFacts, readiness};
-use super::steer::Steered;
+use super::steer::{Steered, leads};
 use super::{removal, without};
 use crate::clock::HubClock;
 
@@ -132,6 +132,12 @@ impl ControlPort {
     }
 }
 
+/// The node leads a group, or who does is not known and it may turn out to be this one.
+fn may_lead(status: &ClusterStatus, node: NodeId) -> bool {
+    let live = |id: NodeId| status.nodes.iter().any(|known| known.id == id && known.live);
+    [&status.control, &status.messages].iter().any(|group| leads(group, node, live) != Some(false))
+}
+
 #[async_trait]
 impl ClusterControl for ControlPort {
     fn node_id(&self) -> NodeId {
@@ -208,14 +214,11 @@ impl ClusterControl for ControlPort {
         self.set_draining(node, true, deadline).await?;
         // The node itself sees the mark and hands over; here it is only waited for.
         loop {
-            let leads = |status: GroupStatus| status.leader == Some(node);
-            let [control, messages] =
-                [&self.parts.control.0, &self.parts.messages.0].map(|group| leads(group.status()));
-            if !control && !messages {
+            if !may_lead(&self.status(), node) {
                 return Ok(());
             }
             if self.parts.clock.instant() + LOOK >= deadline {
-                let what = format!("node {node} is marked as draining, but still leads a group");
+                let what = format!("node {node} is marked as draining, but may still lead a group");
                 return Err(ClusterError::Unfinished(what));
             }
             tokio::time::sleep(LOOK).await;
@@ -232,8 +235,7 @@ impl ClusterControl for ControlPort {
         if !check.safe {
             return Err(ClusterError::Unsafe(check.reason));
         }
-        let leads = status.control.leader == Some(node) || status.messages.leader == Some(node);
-        if leads && status.nodes.iter().any(|known| known.id == node && known.live) {
+        if may_lead(&status, node) && status.nodes.iter().any(|known| known.id == node && known.live) {
             self.drain(node, deadline).await?;
         }
         self.change(Command::Remove { node }, deadline).await
