@@ -15,6 +15,7 @@
  *   POWERCUT_FAULTS   a folder; while it holds a file of this name,
  *     ignore-sync             syncs answer success and do nothing
  *     eio-sync                syncs fail with EIO
+ *     eio-database            writes to a database file (*.db) fail with EIO; its journals are written
  *     enospc                  writes below the root fail with ENOSPC
  *     low-disk                the file system says that it has next to no free space
  *
@@ -457,6 +458,16 @@ static bool full(struct file *file) {
     return true;
 }
 
+/* Whether the disk cannot write this file: a database, whose engine writes it at positions only. */
+static bool unwritable(struct file *file, int fd) {
+    char path[PATH_MAX];
+    if (!file || !fault("eio-database") || !below_root(fd, path)) return false;
+    size_t length = strlen(path);
+    if (length < 3 || strcmp(path + length - 3, ".db") != 0) return false;
+    errno = EIO;
+    return true;
+}
+
 ssize_t write(int fd, const void *bytes, size_t length) {
     struct file *file = watched(fd);
     if (full(file)) return -1;
@@ -475,7 +486,7 @@ ssize_t writev(int fd, const struct iovec *parts, int count) {
 
 static ssize_t any_pwrite(int fd, const void *bytes, size_t length, off_t at) {
     struct file *file = watched(fd);
-    if (full(file)) return -1;
+    if (full(file) || unwritable(file, fd)) return -1;
     ssize_t done = syscall(SYS_pwrite64, fd, bytes, length, at);
     changed(file, at, at + done);
     return done;

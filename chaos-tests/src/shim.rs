@@ -14,6 +14,8 @@ pub enum Fault {
     IgnoreSync,
     /// Syncs fail with EIO.
     EioOnSync,
+    /// Writes to a database file fail with EIO, those to its write-ahead log do not.
+    EioOnDatabase,
     /// Writes fail with ENOSPC.
     NoSpace,
     /// The file system reports next to no free space; writes still succeed.
@@ -25,6 +27,7 @@ impl Fault {
         match self {
             Self::IgnoreSync => "ignore-sync",
             Self::EioOnSync => "eio-sync",
+            Self::EioOnDatabase => "eio-database",
             Self::NoSpace => "enospc",
             Self::LowDisk => "low-disk",
         }

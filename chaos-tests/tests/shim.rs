@@ -267,6 +267,13 @@ fn faults_arrive_and_end() -> anyhow::Result<()> {
         [ENOSPC, ENOSPC, ENOSPC, "ok"]
     );
     bench.disk.end(Fault::NoSpace)?;
+    bench.disk.start(Fault::EioOnDatabase)?;
+    assert_eq!(
+        bench.run(&["write a.db old", "patch a.db 0 x", "write a.db-wal old", "patch a.db-wal 0 x"])?,
+        ["ok", EIO, "ok", "ok"]
+    );
+    bench.run_well(&["remove a.db", "remove a.db-wal"])?;
+    bench.disk.end(Fault::EioOnDatabase)?;
     bench.disk.start(Fault::IgnoreSync)?;
     bench.run_well(&["append a -3", "sync a", "write b new", "sync b", "sync ."])?;
     assert_eq!(bench.files()?, map(&[("a", "synced-1-3"), ("b", "new")]));

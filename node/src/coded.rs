@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use hub_core::error::{CATALOGUE, Code, Explanation, code};
+use hub_raft::OpenError;
+use hub_storage::sqlite;
 
 use crate::config::ConfigErrors;
 
@@ -71,20 +73,31 @@ impl CodedError {
     }
 }
 
-impl From<ConfigErrors> for CodedError {
-    fn from(errors: ConfigErrors) -> Self {
-        Self::new(errors.code(), errors.to_string())
+impl From<OpenError> for CodedError {
+    fn from(error: OpenError) -> Self {
+        let coded = Self::new(error.code(), error.to_string());
+        match error {
+            OpenError::Io { source, .. } => coded.because(source),
+            OpenError::Damaged { .. } | OpenError::Start { .. } => coded,
+        }
     }
 }
 
-/// The code for an I/O error on the data folder.
-#[must_use]
-pub fn io_code(error: &std::io::Error) -> Code {
-    use std::io::ErrorKind as Kind;
-    match error.kind() {
-        Kind::StorageFull | Kind::QuotaExceeded => code::DISK_FULL,
-        Kind::ReadOnlyFilesystem | Kind::PermissionDenied => code::NOT_WRITABLE,
-        _ => code::IO,
+/// The message database could not be opened.
+impl From<sqlite::Fault> for CodedError {
+    fn from(fault: sqlite::Fault) -> Self {
+        let code = match &fault {
+            sqlite::Fault::Corrupt(_) => code::DAMAGED,
+            sqlite::Fault::File { source, .. } => Code::of_io(source),
+            sqlite::Fault::Sql { .. } => code::IO,
+        };
+        Self::new(code, "the message database cannot be opened").because(fault)
+    }
+}
+
+impl From<ConfigErrors> for CodedError {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::new(errors.code(), errors.to_string())
     }
 }
 
@@ -93,12 +106,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_of_somebody_else_is_no_full_disk() {
-        let coded = |kind: std::io::ErrorKind| io_code(&kind.into());
-        assert_eq!(coded(std::io::ErrorKind::PermissionDenied), code::NOT_WRITABLE);
-        assert_eq!(coded(std::io::ErrorKind::ReadOnlyFilesystem), code::NOT_WRITABLE);
-        assert_eq!(coded(std::io::ErrorKind::StorageFull), code::DISK_FULL);
-        assert_eq!(coded(std::io::ErrorKind::InvalidData), code::IO);
+    fn a_log_that_cannot_be_opened_says_once_where_and_why() {
+        let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = CodedError::from(OpenError::Io { path: "/data/control/log".into(), source });
+        assert_eq!(error.code, code::NOT_WRITABLE);
+        let block = error.block();
+        assert_eq!(block.matches("/data/control/log").count(), 1, "{block}");
+        assert!(block.contains("because: permission denied"), "{block}");
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use hub_core::error::code;
+use hub_core::error::{Code, code};
 use hub_core::id::NodeId;
 use hub_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::coded::{CodedError, io_code};
+use crate::coded::CodedError;
 
 /// The version of `identity.json` that this version writes.
 const VERSION: u32 = 1;
@@ -159,7 +159,7 @@ impl DataFolder {
     /// In use (`HUB-2005`), not writable (`HUB-2015`), full (`HUB-2007`), damaged (`HUB-2006`), of a newer version (`HUB-2012`).
     pub fn open(path: &Path) -> Result<Self, CodedError> {
         let failed = |what: &str, error: io::Error| {
-            CodedError::new(io_code(&error), format!("{what} {}", path.display())).because(error)
+            CodedError::new(Code::of_io(&error), format!("{what} {}", path.display())).because(error)
         };
         make_folder(path).map_err(|error| failed("cannot make the data folder", error))?;
         let path = path.canonicalize().map_err(|error| failed("cannot find the data folder", error))?;
@@ -180,7 +180,8 @@ impl DataFolder {
     /// In use, or not writable.
     pub fn set_aside(path: &Path, now: Timestamp) -> Result<Option<PathBuf>, CodedError> {
         let failed = |error: io::Error| {
-            CodedError::new(io_code(&error), format!("cannot set aside {}", path.display())).because(error)
+            CodedError::new(Code::of_io(&error), format!("cannot set aside {}", path.display()))
+                .because(error)
         };
         if !path.join(IDENTITY).exists() && !path.join("control").exists() && !path.join("messages").exists()
         {
@@ -236,7 +237,7 @@ impl DataFolder {
         ] {
             let path = self.path.join(name);
             make_folder(&path).map_err(|error| {
-                CodedError::new(io_code(&error), format!("cannot make {}", path.display())).because(error)
+                CodedError::new(Code::of_io(&error), format!("cannot make {}", path.display())).because(error)
             })?;
         }
         Ok(())
@@ -253,8 +254,11 @@ impl DataFolder {
             .and_then(|()| sync_folder(&aside))
             .and_then(|()| sync_folder(&self.path));
         moved.map_err(|error| {
-            CodedError::new(io_code(&error), format!("cannot set aside {group} in {}", self.path.display()))
-                .because(error)
+            CodedError::new(
+                Code::of_io(&error),
+                format!("cannot set aside {group} in {}", self.path.display()),
+            )
+            .because(error)
         })?;
         self.make_folders()?;
         Ok(aside.join(group))
@@ -295,7 +299,7 @@ impl DataFolder {
         let outcome = write_synced(&path, &[0; 4096]);
         let removed = fs::remove_file(&path);
         outcome.and(removed).map_err(|error| {
-            CodedError::new(io_code(&error), format!("cannot write to {}", self.path.display()))
+            CodedError::new(Code::of_io(&error), format!("cannot write to {}", self.path.display()))
                 .because(error)
         })
     }
@@ -310,7 +314,7 @@ impl DataFolder {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
-                return Err(CodedError::new(io_code(&error), format!("cannot read {}", path.display()))
+                return Err(CodedError::new(Code::of_io(&error), format!("cannot read {}", path.display()))
                     .because(error));
             }
         };
@@ -351,7 +355,7 @@ fn write(folder: &Path, name: &str, content: &impl Serialize) -> Result<(), Code
         .and_then(|()| fs::rename(&temporary, &path))
         .and_then(|()| sync_folder(folder));
     written.map_err(|error| {
-        CodedError::new(io_code(&error), format!("cannot write {}", path.display())).because(error)
+        CodedError::new(Code::of_io(&error), format!("cannot write {}", path.display())).because(error)
     })
 }
 
@@ -388,7 +392,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 fn lock(folder: &Path) -> Result<File, CodedError> {
     let path = folder.join(LOCK);
     let failed = |error: io::Error| {
-        CodedError::new(io_code(&error), format!("cannot lock {}", path.display())).because(error)
+        CodedError::new(Code::of_io(&error), format!("cannot lock {}", path.display())).because(error)
     };
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;

@@ -14,7 +14,7 @@ use hub_raft::{MemoryOptions, OpenError, Rebuild, Remains};
 use hub_storage::sqlite::{self, Feed};
 use tokio::net::TcpStream;
 
-use crate::coded::{CodedError, io_code};
+use crate::coded::CodedError;
 use crate::identity::DataFolder;
 
 /// How long a voter has to answer.
@@ -136,7 +136,7 @@ async fn look(folder: &DataFolder, group: Group, state: &State) -> Result<Found,
             match surveyed.map_err(|error| CodedError::new(code::INTERNAL, error.to_string()))? {
                 Ok(remains) => return Ok(Found::Kept(remains)),
                 Err(error @ OpenError::Damaged { .. }) => error.to_string(),
-                Err(error) => return Err(open_error(error)),
+                Err(error) => return Err(error.into()),
             }
         }
         State::Damaged(damage) => damage.clone(),
@@ -156,12 +156,12 @@ async fn salvage(
         State::Readable(applied) => match rebuild(folder, group, applied).rebuild(node).await {
             Ok(remains) => return Ok(Found::Kept(remains)),
             Err(error @ OpenError::Damaged { .. }) => error.to_string(),
-            Err(error) => return Err(open_error(error)),
+            Err(error) => return Err(error.into()),
         },
         State::Damaged(damage) => damage,
     };
     let aside = Some(folder.set_group_aside(group.as_str(), now)?);
-    rebuild(folder, group, AppliedMark::default()).rebuild(node).await.map_err(open_error)?;
+    rebuild(folder, group, AppliedMark::default()).rebuild(node).await?;
     Ok(Found::Gone { damage, aside })
 }
 
@@ -181,25 +181,15 @@ async fn applied(folder: &DataFolder, group: Group, node: NodeId) -> Result<Stat
         Group::Control => match (MemoryOptions { dir: dir.join("snapshot") }).build::<Machine>() {
             Ok((machine, _)) => Ok(State::Readable(machine.applied())),
             Err(error @ OpenError::Damaged { .. }) => Ok(State::Damaged(error.to_string())),
-            Err(error) => Err(open_error(error)),
+            Err(error) => Err(error.into()),
         },
         Group::Messages => {
             let options = sqlite::Options { folder: dir.join("db"), readers: 1 };
             match options.open(Feed::new(node, Arc::new(NoSlots))).await {
                 Ok(machine) => Ok(State::Readable(machine.applied())),
                 Err(sqlite::Fault::Corrupt(damage)) => Ok(State::Damaged(damage)),
-                Err(fault) => {
-                    let code = match &fault {
-                        sqlite::Fault::File { source, .. } => io_code(source),
-                        _ => code::IO,
-                    };
-                    Err(CodedError::new(code, "the message database cannot be opened").because(fault))
-                }
+                Err(fault) => Err(fault.into()),
             }
         }
     }
-}
-
-fn open_error(error: OpenError) -> CodedError {
-    CodedError::new(error.code(), error.to_string()).because(error)
 }

@@ -1,6 +1,6 @@
 //! `serve`: one node from its start to its end, with the signals that end it.
 
-use hub_core::error::code;
+use hub_core::error::{chain, code};
 use tracing::{error, info, warn};
 
 use crate::coded::CodedError;
@@ -70,10 +70,15 @@ async fn serve(loaded: Loaded, rejoin: bool) -> Result<(), CodedError> {
 fn fatal(failure: &Failure) -> CodedError {
     error!(task = failure.task, error = %failure.error, "the node stops");
     match failure.error.downcast_ref::<CodedError>() {
-        Some(coded) => CodedError::new(coded.code, format!("{} failed: {}", failure.task, coded.detail)),
-        None => CodedError::new(
-            code::INTERNAL,
-            format!("{} failed: {}", failure.task, crate::lifecycle::chain(&**failure.error)),
-        ),
+        Some(coded) => {
+            let fatal = CodedError::new(coded.code, format!("{} failed: {}", failure.task, coded.detail));
+            match &coded.source {
+                Some(source) => fatal.because(chain(&**source)),
+                None => fatal,
+            }
+        }
+        None => {
+            CodedError::new(code::INTERNAL, format!("{} failed: {}", failure.task, chain(&**failure.error)))
+        }
     }
 }

@@ -1,10 +1,9 @@
 //! Why a group cannot go on.
 
-use std::error::Error;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-use hub_core::error::{Code, code};
+use hub_core::error::{Code, code, find_cause};
 use hub_core::port::StateMachineError;
 
 /// Why a group cannot go on. The process must stop: what is in memory may be ahead of what is stored.
@@ -27,37 +26,19 @@ impl FirstFault {
     }
 
     pub(crate) fn note_io(&self, error: &io::Error) {
-        self.note(io_code(error));
+        self.note(Code::of_io(error));
     }
 
     pub(crate) fn note_machine(&self, error: &StateMachineError) {
         self.note(match error {
             StateMachineError::Corrupt(_) => code::DAMAGED,
-            StateMachineError::Io { source, .. } => behind(source.as_ref()).map_or(code::IO, io_code),
+            StateMachineError::Io { source, .. } => find_cause(&**source).map_or(code::IO, Code::of_io),
         });
     }
 
     pub(crate) fn code(&self) -> Option<Code> {
         self.0.get().copied()
     }
-}
-
-fn io_code(error: &io::Error) -> Code {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => code::DISK_FULL,
-        _ => code::IO,
-    }
-}
-
-fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
 }
 
 #[cfg(test)]

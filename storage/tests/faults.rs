@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use hub_core::delivery::{AttemptOutcome, Claim, SettleOutcome, Settlement};
 use hub_core::id::{MessageId, NodeId, RequestId, ServiceName};
-use hub_core::message::{Attempt, NewMessage, Priority, Status};
+use hub_core::message::{Attempt, NewMessage, Status};
 use hub_core::port::{
     AcceptMode, AppliedMark, CancelOutcome, Clock, Committed, Consistency, DeliveryQueue, Entry, Leadership,
     MessageStore, ProposeError, QueueSignal, ReadError, Replicator, StateMachine, StoreError, Submitted,
@@ -22,7 +22,7 @@ use hub_storage::sqlite::command::{Insert, Item};
 use hub_storage::sqlite::{
     Command, DiskLimit, Feed, Options, Reply, SqliteMachine, Store, StoreOptions, StorePorts,
 };
-use hub_storage::suite::{Ids, LocalReplicator, ManualClock, TestSlots};
+use hub_storage::suite::{Ids, LocalReplicator, ManualClock, TestSlots, plain_message};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -171,23 +171,9 @@ fn target() -> ServiceName {
 }
 
 fn message(number: u64, now: Timestamp) -> NewMessage {
-    NewMessage {
-        id: MessageId(Uuid::from_u128((0x0190_0000_0000_7000_8000_u128 << 48) | u128::from(number))),
-        sender: "sender".parse().unwrap(),
-        target: target(),
-        message_type: "type".into(),
-        content: format!("{{\"n\":{number}}}").into(),
-        metadata: None,
-        correlation_id: None,
-        priority: Priority::default(),
-        created_at: now,
-        deliver_at: None,
-        expires_at: None,
-        too_old_at: now.plus(Duration::from_secs(3_600)),
-        max_retries: None,
-        traceparent: None,
-        idempotency: None,
-    }
+    let id = MessageId(Uuid::from_u128((0x0190_0000_0000_7000_8000_u128 << 48) | u128::from(number)));
+    let content = format!("{{\"n\":{number}}}").into();
+    NewMessage { content, ..plain_message(id, "sender".parse().unwrap(), target(), now) }
 }
 
 impl Stage {

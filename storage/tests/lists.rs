@@ -3,18 +3,17 @@
 #![cfg(test)]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hub_core::delivery::{Claim, DeadReason, SettleOutcome, Settlement};
 use hub_core::id::{MessageId, NodeId, RequestId, ServiceName};
-use hub_core::message::{Cursor, Filter, NewMessage, Priority, Status};
+use hub_core::message::{Cursor, Filter, NewMessage, Status};
 use hub_core::port::{AppliedMark, Clock, Entry, MessageStore, StateMachine, Submitted};
 use hub_core::time::Timestamp;
 use hub_storage::sqlite::command::{Insert, Item};
 use hub_storage::sqlite::{
     Command, DiskLimit, Feed, Options, SqliteMachine, Store, StoreOptions, StorePorts,
 };
-use hub_storage::suite::{Ids, LocalReplicator, ManualClock, TestSlots};
+use hub_storage::suite::{Ids, LocalReplicator, ManualClock, TestSlots, plain_message};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -112,21 +111,14 @@ fn message(number: usize, seed: &Seed) -> NewMessage {
     let millis = created_at.as_millis().cast_unsigned();
     let id = (u128::from(millis) << 80) | (7 << 76) | (0b10 << 62) | number as u128;
     NewMessage {
-        id: MessageId(Uuid::from_u128(id)),
-        sender: service(seed.sender),
-        target: service(seed.target),
         message_type: kind(seed.kind),
-        content: "1".into(),
-        metadata: None,
         correlation_id: seed.correlation.map(correlation),
-        priority: Priority::default(),
-        created_at,
-        deliver_at: None,
-        expires_at: None,
-        too_old_at: created_at.plus(Duration::from_secs(36_000)),
-        max_retries: None,
-        traceparent: None,
-        idempotency: None,
+        ..plain_message(
+            MessageId(Uuid::from_u128(id)),
+            service(seed.sender),
+            service(seed.target),
+            created_at,
+        )
     }
 }
 

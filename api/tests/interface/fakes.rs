@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use hub_core::control::{Command, Machine, Reply, State};
 use hub_core::id::{InstanceId, MessageId, NodeId, RequestId, ServiceName};
-use hub_core::message::{Cursor, Filter, Fingerprint, Message, NewMessage, Page, Record, Status};
+use hub_core::message::{Cursor, Filter, Fingerprint, NewMessage, Page, Record, Status};
 use hub_core::port::{
     AcceptMode, AcceptRefusal, Accepted, Backlog, CancelOutcome, Check, CheckReport, CheckStatus, Clock,
     ClusterControl, ClusterError, ClusterStatus, Committed, Consistency, DeadLetterOutcome, Entry, Group,
@@ -127,19 +127,7 @@ impl FakeStore {
 
 fn record(new: &NewMessage) -> Record {
     Record {
-        message: Message {
-            id: new.id,
-            sender: new.sender.clone(),
-            target: new.target.clone(),
-            message_type: new.message_type.clone(),
-            content: new.content.clone(),
-            metadata: new.metadata.clone(),
-            priority: new.priority,
-            created_at: new.created_at,
-            expires_at: new.expires_at,
-            max_retries: new.max_retries,
-            traceparent: new.traceparent.clone(),
-        },
+        message: new.to_message(),
         status: Status::Pending,
         retry_count: 0,
         processed_at: None,

@@ -54,6 +54,36 @@ fn a_full_disk_stops_the_node_before_it_acknowledges() -> anyhow::Result<()> {
     stops_and_acknowledges_nothing("disk-full", Fault::NoSpace, &["HUB-2007", "HUB-2013"])
 }
 
+/// Under load only the write-back beside the commits writes to the database file; the commits go on in the log. So the node
+/// stops between two of them, and what it acknowledged until then is in the log.
+#[test]
+fn a_database_file_that_cannot_be_written_stops_the_node_and_loses_nothing() -> anyhow::Result<()> {
+    scenario::run("disk-eio-database", async |folder| {
+        let mut cluster = Cluster::start(folder, 1, &[]).await?;
+        let receiver = receiver(&cluster, Duration::ZERO).await?;
+        let ledger = Arc::new(Ledger::default());
+        let node = cluster.nodes.first().context("one node")?;
+        node.disk().start(Fault::EioOnDatabase)?;
+        let load = Load::start(&cluster.client, cluster.urls()?, &TARGETS, 8, &ledger);
+        let node = cluster.nodes.first_mut().context("one node")?;
+        let status = node.ended(STOPS).await?;
+        load.cut_off().await;
+        anyhow::ensure!(status.code().is_some_and(|code| code != 0), "ended with {status}");
+        let log = node.log()?;
+        anyhow::ensure!(log.contains("HUB-2013"), "the log does not name the failing disk");
+        anyhow::ensure!(log.contains("writing back to the database file"), "something else failed");
+        anyhow::ensure!(ledger.accepted() > 100, "only {} were accepted before", ledger.accepted());
+
+        node.disk().end(Fault::EioOnDatabase)?;
+        cluster.restart_all().await?;
+        let statuses = statuses(&cluster, &ledger).await?;
+        anyhow::ensure!(lost(&statuses).is_empty(), "{:#?}", lost(&statuses));
+        let balance = delivered(&ledger, &receiver).await?;
+        anyhow::ensure!(balance.broken.is_empty(), "cancelled, and arrived: {:?}", balance.broken);
+        Ok(())
+    })
+}
+
 #[test]
 fn a_cluster_outlives_the_failing_disk_of_its_leader() -> anyhow::Result<()> {
     scenario::run("disk-eio-leader", async |folder| {

@@ -1,10 +1,23 @@
 //! The catalogue of coded errors. Codes are never renumbered and never reused.
 
-use std::fmt;
+use std::{fmt, io};
 
 /// A stable error code: `HUB-nnnn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Code(pub u16);
+
+impl Code {
+    /// The code for an I/O error on the data folder.
+    #[must_use]
+    pub fn of_io(error: &io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        match error.kind() {
+            Kind::StorageFull | Kind::QuotaExceeded => code::DISK_FULL,
+            Kind::ReadOnlyFilesystem | Kind::PermissionDenied => code::NOT_WRITABLE,
+            _ => code::IO,
+        }
+    }
+}
 
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,6 +120,16 @@ catalogue! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_somebody_else_is_no_full_disk() {
+        let coded = |kind: io::ErrorKind| Code::of_io(&kind.into());
+        assert_eq!(coded(io::ErrorKind::PermissionDenied), code::NOT_WRITABLE);
+        assert_eq!(coded(io::ErrorKind::ReadOnlyFilesystem), code::NOT_WRITABLE);
+        assert_eq!(coded(io::ErrorKind::StorageFull), code::DISK_FULL);
+        assert_eq!(coded(io::ErrorKind::QuotaExceeded), code::DISK_FULL);
+        assert_eq!(coded(io::ErrorKind::InvalidData), code::IO);
+    }
 
     #[test]
     fn codes_rise_and_are_unique() {

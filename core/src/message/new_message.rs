@@ -78,9 +78,9 @@ impl NewMessage {
         self.deliver_at.unwrap_or(self.created_at)
     }
 
-    /// What travels to the target.
+    /// The message as receivers and callers see it: without what only the store needs.
     #[must_use]
-    pub fn envelope(&self) -> Message {
+    pub fn to_message(&self) -> Message {
         Message {
             id: self.id,
             sender: self.sender.clone(),

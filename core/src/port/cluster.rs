@@ -118,12 +118,6 @@ impl ClusterStatus {
         let messages = self.messages.as_ref().map(|status| (Group::Messages, status));
         std::iter::once((Group::Control, &self.control)).chain(messages)
     }
-
-    /// Whether `node` leads any of them.
-    #[must_use]
-    pub fn leads(&self, node: NodeId) -> bool {
-        self.groups().any(|(_, status)| status.leader == Some(node))
-    }
 }
 
 /// How one check, or a whole node, fares. Later is worse.

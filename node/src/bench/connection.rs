@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use hub_core::error::chain;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
@@ -100,14 +101,9 @@ impl Connection {
             headers.insert("idempotency-key", key.clone());
         }
         let exchange = async {
-            let response = self
-                .sender()
-                .await?
-                .send_request(request)
-                .await
-                .map_err(|error| crate::client::chain(&error))?;
+            let response = self.sender().await?.send_request(request).await.map_err(|error| chain(&error))?;
             let status = response.status();
-            let body = response.into_body().collect().await.map_err(|error| crate::client::chain(&error))?;
+            let body = response.into_body().collect().await.map_err(|error| chain(&error))?;
             Ok(Reply { status, body: body.to_bytes() })
         };
         let reply = tokio::time::timeout(deadline, exchange)
@@ -123,8 +119,7 @@ impl Connection {
 async fn connect(origin: &Origin) -> Result<(SendRequest<Full<Bytes>>, JoinSet<()>), String> {
     let stream = TcpStream::connect(&origin.address).await.map_err(|error| format!("connect: {error}"))?;
     stream.set_nodelay(true).map_err(|error| format!("connect: {error}"))?;
-    let (sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| crate::client::chain(&error))?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| chain(&error))?;
     let mut driver = JoinSet::new();
     driver.spawn(async move {
         // Its end shows in the next request.

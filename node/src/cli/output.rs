@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use bytes::Bytes;
 use comfy_table::{ContentArrangement, Table, presets};
+use hub_core::error::chain;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -177,7 +178,7 @@ pub(crate) fn failure(failure: &Failure) {
     match failure {
         Failure::Told(_) => {}
         Failure::Client(error) => {
-            note(&format!("error: {}", crate::client::chain(error)));
+            note(&format!("error: {}", chain(error)));
             if let Some(code) = error.problem().map(|problem| &problem.code).filter(|code| !code.is_empty()) {
                 note(&format!("see: message-hub explain {code}"));
             }

@@ -11,6 +11,5 @@ pub use answer::Answer;
 pub use call::Call;
 pub(crate) use call::{push_query, segment};
 pub use error::Error;
-pub(crate) use hub::chain;
 pub use hub::{Client, Options};
 pub use problem::{FieldProblem, Problem};

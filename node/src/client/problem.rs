@@ -90,10 +90,13 @@ impl fmt::Display for Problem {
         } else {
             write!(f, "{}: {}", self.code, self.title)?;
         }
-        if let Some(detail) = self.detail.as_deref().filter(|detail| !detail.is_empty()) {
+        let detail = self.detail.as_deref().unwrap_or_default();
+        if !detail.is_empty() {
             write!(f, ": {detail}")?;
         }
-        for error in &self.errors {
+        // A problem with a single field says in its detail what is wrong with it.
+        let said = |error: &FieldProblem| !error.detail.is_empty() && detail.ends_with(&error.detail);
+        for error in self.errors.iter().filter(|error| !said(error)) {
             let pointer = if error.pointer.is_empty() { "(whole body)" } else { &error.pointer };
             write!(f, "\n  {pointer}: {}", error.detail)?;
         }
@@ -127,6 +130,15 @@ mod tests {
             problem.to_string(),
             "HUB-1003: Some fields are not valid\n  /target_service: is missing\n  trace id: ab"
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_single_field_is_said_once() {
+        let body =
+            br#"{"title":"Address not allowed","code":"HUB-1304","detail":"/url: is a loopback address",
+            "errors":[{"pointer":"/url","code":"HUB-1304","detail":"is a loopback address"}]}"#;
+        let text = Problem::parse(422, body).to_string();
+        assert_eq!(text, "HUB-1304: Address not allowed: /url: is a loopback address");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::led::{Led, LedGroups};
 use super::readiness::{Facts, GroupFacts, readiness};
+use super::steer::leads;
 use super::{removal, without};
 use crate::clock::HubClock;
 
@@ -124,6 +125,12 @@ impl ControlPort {
     }
 }
 
+/// The node leads a group, or who does is not known and it may turn out to be this one.
+fn may_lead(status: &ClusterStatus, node: NodeId) -> bool {
+    let live = |id: NodeId| status.nodes.iter().any(|known| known.id == id && known.live);
+    status.groups().any(|(_, group)| leads(group, node, live) != Some(false))
+}
+
 #[async_trait]
 impl ClusterControl for ControlPort {
     fn node_id(&self) -> NodeId {
@@ -201,11 +208,11 @@ impl ClusterControl for ControlPort {
         self.set_draining(node, true, deadline).await?;
         // The node itself sees the mark and hands over; here it is only waited for.
         loop {
-            if !self.parts.groups.iter().any(|led| led.steered.status().leader == Some(node)) {
+            if !may_lead(&self.status(), node) {
                 return Ok(());
             }
             if self.parts.clock.instant() + LOOK >= deadline {
-                let what = format!("node {node} is marked as draining, but still leads a group");
+                let what = format!("node {node} is marked as draining, but may still lead a group");
                 return Err(ClusterError::Unfinished(what));
             }
             tokio::time::sleep(LOOK).await;
@@ -222,7 +229,7 @@ impl ClusterControl for ControlPort {
         if !check.safe {
             return Err(ClusterError::Unsafe(check.reason));
         }
-        if status.leads(node) && status.nodes.iter().any(|known| known.id == node && known.live) {
+        if may_lead(&status, node) && status.nodes.iter().any(|known| known.id == node && known.live) {
             self.drain(node, deadline).await?;
         }
         self.change(Command::Remove { node }, deadline).await

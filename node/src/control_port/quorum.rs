@@ -3,61 +3,66 @@
 use std::collections::BTreeSet;
 
 use hub_core::id::NodeId;
-use hub_core::port::{ClusterStatus, Group, GroupStatus, QuorumCheck};
+use hub_core::port::{ClusterStatus, QuorumCheck};
 
-/// Looks at every group; `None` if there is no such node.
+/// Voters of one group.
+struct Votes {
+    /// How many there are.
+    all: usize,
+    /// How many of them are live.
+    live: usize,
+    /// How many of those are left without the node.
+    left: usize,
+}
+
+/// Whether a node can stop; `None` if there is no such node.
 #[must_use]
 pub fn without(status: &ClusterStatus, node: NodeId) -> Option<QuorumCheck> {
-    status.nodes.iter().find(|known| known.id == node)?;
-    let live: BTreeSet<NodeId> =
-        status.nodes.iter().filter(|known| known.live).map(|known| known.id).collect();
-    Some(all(status.groups().map(|(group, state)| one(group, state, &live, node))))
-}
-
-/// Safe if every group says so; the reasons of all.
-fn all(checks: impl Iterator<Item = QuorumCheck>) -> QuorumCheck {
-    let checks: Vec<QuorumCheck> = checks.collect();
-    let safe = checks.iter().all(|check| check.safe);
-    let reasons: Vec<String> = checks.into_iter().map(|check| check.reason).collect();
-    QuorumCheck { safe, reason: reasons.join("; ") }
-}
-
-fn one(group: Group, state: &GroupStatus, live: &BTreeSet<NodeId>, node: NodeId) -> QuorumCheck {
-    let name = group.as_str();
-    let voters = state.voters.len();
-    let needed = voters / 2 + 1;
-    let left = state.voters.iter().filter(|voter| **voter != node && live.contains(voter)).count();
-    if voters > 0 && !state.voters.contains(&node) {
-        return QuorumCheck { safe: true, reason: format!("{name}: node {node} does not vote") };
-    }
-    let reason = format!("{name}: {voters} voters, {left} live without node {node}, {needed} needed");
-    QuorumCheck { safe: voters > 0 && left >= needed, reason }
+    judge(status, node, |Votes { all, left, .. }| {
+        let needed = all / 2 + 1;
+        let reason = format!("{all} voters, {left} live without node {node}, {needed} needed");
+        QuorumCheck { safe: all > 0 && left >= needed, reason }
+    })
 }
 
 /// Whether a node can be removed for good: those that are left must be able to decide it, and to go on after it. `None` if
 /// there is no such node.
 #[must_use]
 pub fn removal(status: &ClusterStatus, node: NodeId) -> Option<QuorumCheck> {
+    judge(status, node, |Votes { all, live, left }| {
+        let needed = all.saturating_sub(1) / 2 + 1;
+        let reason = format!("{live} of {all} voters live; without node {node} {left}, {needed} needed");
+        QuorumCheck { safe: live > all / 2 && left >= needed, reason }
+    })
+}
+
+/// Judges the votes of each group in which the node has one.
+fn judge(status: &ClusterStatus, node: NodeId, rule: impl Fn(Votes) -> QuorumCheck) -> Option<QuorumCheck> {
     status.nodes.iter().find(|known| known.id == node)?;
-    let live = |id: &NodeId| status.nodes.iter().any(|known| known.id == *id && known.live);
-    Some(all(status.groups().map(|(group, state)| {
-        let name = group.as_str();
-        let voters = state.voters.len();
-        if voters > 0 && !state.voters.contains(&node) {
-            return QuorumCheck { safe: true, reason: format!("{name}: node {node} does not vote") };
-        }
-        let now = state.voters.iter().filter(|voter| live(voter)).count();
-        let left = state.voters.iter().filter(|voter| **voter != node && live(voter)).count();
-        let needed = voters.saturating_sub(1) / 2 + 1;
-        let reason =
-            format!("{name}: {now} of {voters} voters live; without node {node} {left}, {needed} needed");
-        QuorumCheck { safe: now > voters / 2 && left >= needed, reason }
-    })))
+    let live: BTreeSet<NodeId> =
+        status.nodes.iter().filter(|known| known.live).map(|known| known.id).collect();
+    let checks: Vec<QuorumCheck> = status
+        .groups()
+        .map(|(group, state)| {
+            let voters = &state.voters;
+            let check = if voters.is_empty() || voters.contains(&node) {
+                let live = voters.iter().filter(|voter| live.contains(voter));
+                let left = live.clone().filter(|voter| **voter != node).count();
+                rule(Votes { all: voters.len(), live: live.count(), left })
+            } else {
+                QuorumCheck { safe: true, reason: format!("node {node} does not vote") }
+            };
+            QuorumCheck { reason: format!("{}: {}", group.as_str(), check.reason), ..check }
+        })
+        .collect();
+    let safe = checks.iter().all(|check| check.safe);
+    let reasons: Vec<String> = checks.into_iter().map(|check| check.reason).collect();
+    Some(QuorumCheck { safe, reason: reasons.join("; ") })
 }
 
 #[cfg(test)]
 mod tests {
-    use hub_core::port::{NodeStatus, Role};
+    use hub_core::port::{GroupStatus, NodeStatus, Role};
 
     use super::*;
 

@@ -32,6 +32,10 @@ impl FakeGroup {
         let status = GroupStatus { leader: Some(NodeId(leader)), term: 1, voters, ..GroupStatus::default() };
         Arc::new(Self { status: Mutex::new(status), failures: Mutex::new(0) })
     }
+
+    fn lead(&self, leader: Option<u64>) {
+        self.status.lock().unwrap().leader = leader.map(NodeId);
+    }
 }
 
 #[async_trait]
@@ -244,6 +248,53 @@ async fn what_would_cost_the_leadership_for_good_is_refused() {
     assert!(matches!(transfer, Err(ClusterError::Unsafe(_))));
     let others_dead = fixture(&[1, 2, 3], &[]).await;
     assert!(matches!(others_dead.port.drain(NodeId(1), soon()).await, Err(ClusterError::Unsafe(_))));
+}
+
+#[tokio::test]
+async fn a_leader_that_has_lost_its_majority_for_a_moment_hands_over_before_it_goes() {
+    let clock = HubClock::default();
+    let unknown = |voters: &[u64]| {
+        let group = FakeGroup::new(1, voters);
+        group.lead(None);
+        group
+    };
+    // It finds its majority again, or another is elected.
+    for (comes_back, heir) in [(1, 2), (3, 3)] {
+        let group = unknown(&[1, 2, 3]);
+        let back = async {
+            tokio::task::yield_now().await;
+            group.lead(Some(comes_back));
+        };
+        let (handed, ()) =
+            tokio::join!(hand_over("control", &*group, NodeId(1), &|_| true, &clock, soon()), back);
+        assert!(handed);
+        assert_eq!(group.status().leader, Some(NodeId(heir)));
+    }
+    // Nothing to wait for: the node does not vote, or too few are live for any leader.
+    for (voters, live) in
+        [(&[2, 3][..], &[2, 3][..]), (&[1], &[]), (&[1, 2, 3], &[]), (&[1, 2, 3, 4, 5], &[2])]
+    {
+        let group = unknown(voters);
+        let is_live = |voter: NodeId| live.contains(&voter.0);
+        assert!(
+            hand_over("control", &*group, NodeId(1), &is_live, &clock, soon()).await,
+            "{voters:?} {live:?}"
+        );
+    }
+    let passed = clock.instant() + Duration::from_millis(100);
+    let group = unknown(&[1, 2, 3]);
+    assert!(!hand_over("control", &*group, NodeId(1), &|_| true, &clock, passed).await);
+}
+
+#[tokio::test]
+async fn a_drain_does_not_end_while_nobody_is_known_to_lead() {
+    let fixture = fixture(&[1, 2, 3], &[2, 3]).await;
+    fixture.messages.lead(None);
+    let passed = HubClock::default().instant() + Duration::from_millis(200);
+    let drained = fixture.port.drain(NodeId(1), passed).await;
+    assert!(matches!(drained, Err(ClusterError::Unfinished(_))), "{drained:?}");
+    fixture.messages.lead(Some(3));
+    assert_eq!(fixture.port.drain(NodeId(1), soon()).await, Ok(()));
 }
 
 #[tokio::test]

@@ -8,10 +8,10 @@ use hub_core::error::{Code, code};
 /// Why a cluster on this machine does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file system failed.
-    #[error("{path}")]
-    Io {
-        /// Where.
+    /// The data folder cannot be used.
+    #[error("{}: the data folder cannot be used: {}", Code::of_io(source), path.display())]
+    Folder {
+        /// The folder, or what in it.
         path: PathBuf,
         /// Why.
         #[source]
@@ -92,15 +92,16 @@ pub enum Error {
 impl Error {
     /// The catalogue's code, where there is one.
     #[must_use]
-    pub const fn code(&self) -> Option<Code> {
+    pub fn code(&self) -> Option<Code> {
         match self {
+            Self::Folder { source, .. } => Some(Code::of_io(source)),
             Self::Port { .. } => Some(code::PORT_IN_USE),
             _ => None,
         }
     }
 
-    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(super) fn folder(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { path, source }
+        move |source| Self::Folder { path, source }
     }
 }

@@ -30,12 +30,12 @@ impl Folder {
             let temporary = tempfile::Builder::new()
                 .prefix("message-hub-")
                 .tempdir()
-                .map_err(Error::io(std::env::temp_dir()))?;
+                .map_err(Error::folder(std::env::temp_dir()))?;
             return Ok(Self { path: temporary.path().to_owned(), temporary: Some(temporary) });
         };
-        fs::create_dir_all(path).map_err(Error::io(path))?;
+        fs::create_dir_all(path).map_err(Error::folder(path))?;
         // The nodes run in their own folders: a relative path would lead them elsewhere.
-        let path = path.canonicalize().map_err(Error::io(path))?;
+        let path = path.canonicalize().map_err(Error::folder(path))?;
         let folder = Self { path, temporary: None };
         let found = (1..=99).rev().find(|number| folder.node(*number).exists()).unwrap_or(0);
         if found > nodes {
@@ -73,10 +73,10 @@ impl Folder {
     /// Keeps the ports of the nodes for the next time.
     pub(super) fn keep_ports(&self, ports: &[(u16, u16)]) -> Result<(), Error> {
         let path = self.path.join(PORTS);
-        let text = serde_json::to_vec(ports).map_err(std::io::Error::from).map_err(Error::io(&path))?;
+        let text = serde_json::to_vec(ports).map_err(std::io::Error::from).map_err(Error::folder(&path))?;
         // Whole or not at all: a folder without them is one whose nodes never listened.
         let fresh = path.with_extension("new");
-        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path)).map_err(Error::io(&path))
+        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path)).map_err(Error::folder(&path))
     }
 
     /// The cluster's key: made once, so that a kept cluster knows its tokens again.
@@ -96,15 +96,15 @@ impl Folder {
             .truncate(true)
             .mode(0o600)
             .open(&path)
-            .map_err(Error::io(&path))?;
-        file.write_all(text.as_bytes()).map_err(Error::io(&path))?;
+            .map_err(Error::folder(&path))?;
+        file.write_all(text.as_bytes()).map_err(Error::folder(&path))?;
         Ok(SecretString::from(text))
     }
 
     /// Removes what is temporary.
     pub(super) fn close(self) -> Result<(), Error> {
         match self.temporary {
-            Some(temporary) => temporary.close().map_err(Error::io(self.path)),
+            Some(temporary) => temporary.close().map_err(Error::folder(self.path)),
             None => Ok(()),
         }
     }
@@ -135,6 +135,22 @@ mod tests {
         let second = Folder::open(Some(&wanted), 3).unwrap().key().unwrap();
         assert_eq!(first.expose_secret(), second.expose_secret());
         assert!(first.expose_secret().len() >= 32);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_used_is_named_with_its_code() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("file");
+        fs::write(&file, "").unwrap();
+        let wanted = file.join("below");
+        let error = Folder::open(Some(&wanted), 3).unwrap_err();
+        assert_eq!(error.code(), Some(hub_core::error::code::IO));
+        assert_eq!(
+            error.to_string(),
+            format!("HUB-2013: the data folder cannot be used: {}", wanted.display())
+        );
+        let denied = Error::folder(&wanted)(std::io::ErrorKind::PermissionDenied.into());
+        assert!(denied.to_string().starts_with("HUB-2015: "), "{denied}");
     }
 
     #[test]

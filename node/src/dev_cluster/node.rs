@@ -48,13 +48,13 @@ impl Node {
     /// Starts the process again, where it was before.
     pub(super) fn spawn(&mut self) -> Result<(), Error> {
         let plan = &self.plan;
-        std::fs::create_dir_all(&plan.folder).map_err(Error::io(&plan.folder))?;
+        std::fs::create_dir_all(&plan.folder).map_err(Error::folder(&plan.folder))?;
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&plan.log)
-            .map_err(Error::io(&plan.log))?;
-        let errors = log.try_clone().map_err(Error::io(&plan.log))?;
+            .map_err(Error::folder(&plan.log))?;
+        let errors = log.try_clone().map_err(Error::folder(&plan.log))?;
         let mut command = Command::new(&plan.program);
         command
             .arg("serve")
@@ -84,7 +84,7 @@ impl Node {
 
     /// Waits until it says where it listens; from then on it keeps these ports.
     pub(super) async fn listening(&mut self, within: Duration) -> Result<(), Error> {
-        let watch = Watch::on(&self.plan.folder).map_err(Error::io(&self.plan.folder))?;
+        let watch = Watch::on(&self.plan.folder).map_err(Error::folder(&self.plan.folder))?;
         let Some(child) = self.child.as_mut() else { return Ok(()) };
         let pid = child.id().unwrap_or(0);
         let heard = async {
@@ -93,7 +93,7 @@ impl Node {
                     return Ok(endpoints);
                 }
                 tokio::select! {
-                    changed = watch.changed() => changed.map_err(Error::io(&self.plan.folder))?,
+                    changed = watch.changed() => changed.map_err(Error::folder(&self.plan.folder))?,
                     status = child.wait() => {
                         let status = status.map_err(|source| Error::Spawn { source })?;
                         let (number, log) = (self.plan.number, self.plan.log.clone());

@@ -7,7 +7,7 @@ mod tasks;
 
 pub use kind::{OnCancel, OnError, Stage, TaskKind};
 pub use signal::Signals;
-pub use tasks::{Failure, TaskError, Tasks, Tokens, chain};
+pub use tasks::{Failure, TaskError, Tasks, Tokens};
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use hub_core::error::chain;
 use hub_core::port::Clock;
 use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::sync::watch;
@@ -263,15 +264,4 @@ impl Drop for Running {
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
-}
-
-/// An error with everything behind it, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut behind = error.source();
-    while let Some(source) = behind {
-        text = format!("{text}: {source}");
-        behind = source.source();
-    }
-    text
 }

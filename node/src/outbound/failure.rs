@@ -3,6 +3,7 @@
 use std::io;
 
 use hub_core::delivery::TransportError;
+use hub_core::error::find_cause;
 use rustix::io::Errno;
 
 use super::{Departure, ResolveError};
@@ -60,7 +61,7 @@ fn is_ours(error: &io::Error) -> bool {
 
 /// Sorts an error of the HTTP client.
 pub(super) fn classify(error: &hyper_util::client::legacy::Error, departure: &Departure) -> TransportError {
-    if let Some(failure) = find_connect_failure(error) {
+    if let Some(failure) = find_cause::<ConnectFailure>(error) {
         return failure.class();
     }
     if error.is_connect() || !departure.has_left() {
@@ -68,17 +69,6 @@ pub(super) fn classify(error: &hyper_util::client::legacy::Error, departure: &De
         return TransportError::Connect;
     }
     TransportError::Broken
-}
-
-fn find_connect_failure<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a ConnectFailure> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(failure) = error.downcast_ref() {
-            return Some(failure);
-        }
-        next = error.source();
-    }
-    None
 }
 
 #[cfg(test)]

@@ -252,9 +252,8 @@ impl Announcer {
     /// Every log holds something from now on: one found empty later has forgotten its votes. (That of `control` does, since
     /// this node is a member.)
     async fn establish(&self) -> Result<(), CodedError> {
-        let failed = |error: hub_raft::OpenError| CodedError::new(error.code(), error.to_string());
         if let Some(messages) = &self.messages {
-            while messages.is_empty().await.map_err(failed)? {
+            while messages.is_empty().await? {
                 tokio::time::sleep(PAUSE).await;
             }
         }

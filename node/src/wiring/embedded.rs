@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use hub_core::error::code;
 use hub_core::port::{Group, Stamper};
 use hub_raft::{GroupOptions, Transport};
 use hub_storage::sqlite::{self, DiskLimit, Feed, StoreOptions, StorePorts};
@@ -40,7 +39,7 @@ pub async fn open(
 ) -> Result<MessagePlane, CodedError> {
     let feed = Feed::new(transport.node(), Arc::new(delivery.clone()));
     let options = sqlite::Options { folder: folder.path().join("messages").join("db"), readers: READERS };
-    let machine = options.open(Arc::clone(&feed)).await.map_err(fault)?;
+    let machine = options.open(Arc::clone(&feed)).await?;
     let reader = machine.reader();
     let mut options = GroupOptions::new("messages", folder.path().join("messages"));
     options.checkpoint_every = MESSAGE_ENTRIES;
@@ -71,13 +70,4 @@ fn store_options(base: &Base, folder: &DataFolder) -> StoreOptions {
     options.max_backlog = settings.backlog_limit;
     options.disk_limit = DiskLimit { bytes: settings.min_free_disk.0, ..DiskLimit::default() };
     options
-}
-
-fn fault(error: sqlite::Fault) -> CodedError {
-    let code = match &error {
-        sqlite::Fault::Corrupt(_) => code::DAMAGED,
-        sqlite::Fault::File { source, .. } => crate::coded::io_code(source),
-        sqlite::Fault::Sql { .. } => code::IO,
-    };
-    CodedError::new(code, "the message database cannot be opened").because(error)
 }

@@ -8,7 +8,7 @@ use hub_core::control::{Command, Machine, Reply, State};
 use hub_core::error::code;
 use hub_core::id::NodeId;
 use hub_core::port::{self, ClusterError, GroupStatus, Replicator, Stamper, StateMachine};
-use hub_raft::{ControlGroup, Group, GroupOptions, MemoryOptions, OpenError, Profile, Transport, View};
+use hub_raft::{ControlGroup, Group, GroupOptions, MemoryOptions, Profile, Transport, View};
 use tokio::sync::watch;
 
 use super::base::Base;
@@ -46,7 +46,7 @@ pub struct Groups {
 pub async fn open(base: &Base, folder: &DataFolder, transport: &Transport) -> Result<Groups, CodedError> {
     let memory = MemoryOptions { dir: folder.path().join("control").join("snapshot") };
     let built = tokio::task::spawn_blocking(move || memory.build::<Machine>()).await;
-    let (machine, view) = built.map_err(|error| fault("control", &error))?.map_err(open_error)?;
+    let (machine, view) = built.map_err(|error| fault("control", &error))??;
     let control = GroupOptions::new("control", folder.path().join("control"));
     let control = open_group(base, port::Group::Control, control, machine, transport, None).await?;
     let state = follow_state(base, &view);
@@ -70,8 +70,7 @@ pub(super) async fn open_group<M: StateMachine>(
         RaftProfile::Wan => Profile::Wan,
     };
     options.max_waiting_bytes = usize::try_from(base.config.raft.max_waiting.0).unwrap_or(usize::MAX);
-    let group =
-        Group::open(options, machine, transport, stamper, &base.registry).await.map_err(open_error)?;
+    let group = Group::open(options, machine, transport, stamper, &base.registry).await?;
     watch_failure(base, which, &group);
     Ok(group)
 }
@@ -96,10 +95,6 @@ fn watch_failure<M: StateMachine>(base: &Base, which: port::Group, group: &Group
         let failure = group.failed().await;
         Err(CodedError::new(failure.code, failure.reason.to_string()).into())
     });
-}
-
-fn open_error(error: OpenError) -> CodedError {
-    CodedError::new(error.code(), error.to_string())
 }
 
 fn fault(what: &str, error: &dyn std::fmt::Display) -> CodedError {

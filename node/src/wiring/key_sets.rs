@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use hub_api::auth::{KeySet, Verifier};
-use hub_core::error::code;
+use hub_core::error::{chain, code};
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 use hyper::{Method, Uri};
 use tracing::{info, warn};
@@ -16,7 +16,7 @@ use super::base::Base;
 use super::delivery::outbound;
 use crate::coded::CodedError;
 use crate::config::Config;
-use crate::lifecycle::{OnCancel, OnError, Stage, TaskKind, Tasks, chain};
+use crate::lifecycle::{OnCancel, OnError, Stage, TaskKind, Tasks};
 use crate::outbound::{Anywhere, Call, DRAINED, Departure, Outbound};
 
 /// How often the file is looked at, and the soonest that the provider is asked again.

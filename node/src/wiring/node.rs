@@ -10,7 +10,7 @@ use hub_core::error::code;
 use hub_core::id::NodeId;
 use hub_core::port::{Clock, ClusterControl, Group, Replicator, StateMachine};
 use hub_core::time::{Sample, Timestamp};
-use hub_raft::{KeeperOptions, OpenError, Peers, Transport};
+use hub_raft::{KeeperOptions, Peers, Transport};
 use tracing::info;
 
 use super::address::{self, Bound, Place};
@@ -205,11 +205,10 @@ async fn set_clock(base: &Base, transport: &Transport, peers: &Peers, nodes: Nod
 
 /// The first node of a cluster makes the groups, of itself; once, for a second time would be another cluster.
 async fn found(groups: &Groups, identity: &Identity, place: &Place) -> Result<(), CodedError> {
-    let failed = |error: OpenError| CodedError::new(error.code(), error.to_string());
     if identity.established {
-        let mut empty = groups.control.is_empty().await.map_err(failed)?.then_some("control");
+        let mut empty = groups.control.is_empty().await?.then_some("control");
         if let Some(messages) = &groups.messages.group
-            && messages.is_empty().await.map_err(failed)?
+            && messages.is_empty().await?
         {
             empty = Some("messages");
         }
@@ -221,11 +220,11 @@ async fn found(groups: &Groups, identity: &Identity, place: &Place) -> Result<()
     if !identity.founder || identity.established {
         return Ok(());
     }
-    groups.control.initialize(&place.raft_addr).await.map_err(failed)?;
-    match &groups.messages.group {
-        Some(messages) => messages.initialize(&place.raft_addr).await.map_err(failed),
-        None => Ok(()),
+    groups.control.initialize(&place.raft_addr).await?;
+    if let Some(messages) = &groups.messages.group {
+        messages.initialize(&place.raft_addr).await?;
     }
+    Ok(())
 }
 
 fn keep_members(base: &Base, transport: &Transport, groups: &Groups) {

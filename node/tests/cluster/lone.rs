@@ -7,16 +7,13 @@ use std::time::{Duration, Instant};
 use hub_core::time::Timestamp;
 use hub_node::clock::{Machine, SystemMachine};
 
-use crate::support::{Http, Receiver, TestNode};
+use crate::support::{Http, Receiver, lone};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn takes_delivers_and_keeps_messages_over_a_restart() -> anyhow::Result<()> {
     let (folder, http, receiver) = (tempfile::tempdir()?, Http::new(), Receiver::start().await?);
-    let mut node = TestNode::start(&folder.path().join("1"), &[]).await?;
-    node.ready(&http).await?;
-    http.register(&node.url, "target", &receiver).await?;
-    let id = http.send(&node.url, "target", 1).await?;
-    http.delivered(&node.url, &id).await?;
+    let mut node = lone(SystemMachine, folder.path(), &http, &receiver).await?;
+    let id = http.carry(&node.url, "target", 1).await?;
     let seen = receiver.seen();
     assert_eq!(seen.len(), 1);
     assert_eq!((&seen[0]["id"], &seen[0]["content"]["number"]), (&id.clone().into(), &1.into()));
@@ -24,8 +21,7 @@ async fn takes_delivers_and_keeps_messages_over_a_restart() -> anyhow::Result<()
     node.restart().await?;
     node.ready(&http).await?;
     http.delivered(&node.url, &id).await?;
-    let second = http.send(&node.url, "target", 2).await?;
-    http.delivered(&node.url, &second).await?;
+    http.carry(&node.url, "target", 2).await?;
     node.stop().await;
     Ok(())
 }
@@ -54,9 +50,7 @@ async fn a_clock_that_jumps_an_hour_disturbs_nothing_and_is_said() -> anyhow::Re
     const HOUR: i64 = 3_600_000;
     let (folder, http, receiver) = (tempfile::tempdir()?, Http::new(), Receiver::start().await?);
     let machine = Jumping::default();
-    let mut node = TestNode::start_on(machine.clone(), &folder.path().join("1"), &[]).await?;
-    node.ready(&http).await?;
-    http.register(&node.url, "target", &receiver).await?;
+    let mut node = lone(machine.clone(), folder.path(), &http, &receiver).await?;
     let mut last = Timestamp::EPOCH;
     for (number, jump) in [0, HOUR, -HOUR, 0].into_iter().enumerate() {
         machine.0.store(jump, Ordering::SeqCst);
@@ -85,11 +79,8 @@ async fn a_clock_that_jumps_an_hour_disturbs_nothing_and_is_said() -> anyhow::Re
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_of_metrics_is_known() -> anyhow::Result<()> {
     let (folder, http, receiver) = (tempfile::tempdir()?, Http::new(), Receiver::start().await?);
-    let mut node = TestNode::start(&folder.path().join("1"), &[]).await?;
-    node.ready(&http).await?;
-    http.register(&node.url, "target", &receiver).await?;
-    let id = http.send(&node.url, "target", 1).await?;
-    http.delivered(&node.url, &id).await?;
+    let mut node = lone(SystemMachine, folder.path(), &http, &receiver).await?;
+    http.carry(&node.url, "target", 1).await?;
     let (_, text) = http.get(&format!("{}/metrics", node.url)).await?;
     let mut lines: Vec<&str> =
         text.as_str().unwrap_or_default().lines().filter(|line| line.starts_with("# ")).collect();

@@ -11,7 +11,7 @@ use hub_node::clock::{Machine, SystemMachine};
 use hub_node::recover::{Action, Found, recover};
 use hyper::{Method, StatusCode};
 
-use crate::support::{DEADLINE, Http, Receiver, TestNode, refused, three, until, voters};
+use crate::support::{DEADLINE, Http, Receiver, TestNode, lone, refused, three, until, voters};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_survivor_of_a_lost_majority_goes_on_alone_and_the_others_stay_out() -> anyhow::Result<()> {
@@ -46,8 +46,7 @@ async fn the_survivor_of_a_lost_majority_goes_on_alone_and_the_others_stay_out()
     assert_eq!(cluster["generation"], 2, "{cluster}");
     assert_eq!(cluster["nodes"].as_array().map(Vec::len), Some(1), "{cluster}");
     http.delivered(&nodes[2].url, &id).await?;
-    let id = http.send(&nodes[2].url, "target", 2).await?;
-    http.delivered(&nodes[2].url, &id).await?;
+    let id = http.carry(&nodes[2].url, "target", 2).await?;
     // Who was left behind is told so, and a new one joins.
     let joins = nodes[2].raft.clone();
     let behind = nodes[1].folder.clone();
@@ -88,11 +87,8 @@ fn cut(log: &Path) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lone_node_with_damaged_data_starts_again_when_the_loss_is_accepted() -> anyhow::Result<()> {
     let (folder, http, receiver) = (tempfile::tempdir()?, Http::new(), Receiver::start().await?);
-    let mut node = TestNode::start(&folder.path().join("1"), &[]).await?;
-    node.ready(&http).await?;
-    http.register(&node.url, "target", &receiver).await?;
-    let id = http.send(&node.url, "target", 1).await?;
-    http.delivered(&node.url, &id).await?;
+    let mut node = lone(SystemMachine, folder.path(), &http, &receiver).await?;
+    let id = http.carry(&node.url, "target", 1).await?;
     node.stop().await;
 
     // The log: its state has what was in it.
@@ -108,8 +104,7 @@ async fn a_lone_node_with_damaged_data_starts_again_when_the_loss_is_accepted() 
     node.restart().await?;
     node.ready(&http).await?;
     http.delivered(&node.url, &id).await?;
-    let second = http.send(&node.url, "target", 2).await?;
-    http.delivered(&node.url, &second).await?;
+    http.carry(&node.url, "target", 2).await?;
     node.stop().await;
 
     // The snapshot of control: services are lost, and can be registered again.
@@ -121,8 +116,7 @@ async fn a_lone_node_with_damaged_data_starts_again_when_the_loss_is_accepted() 
     node.restart().await?;
     node.ready(&http).await?;
     http.register(&node.url, "target", &receiver).await?;
-    let third = http.send(&node.url, "target", 3).await?;
-    http.delivered(&node.url, &third).await?;
+    http.carry(&node.url, "target", 3).await?;
     http.delivered(&node.url, &id).await?;
     node.stop().await;
     Ok(())

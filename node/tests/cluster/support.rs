@@ -161,6 +161,19 @@ impl TestNode {
     }
 }
 
+/// A node that is alone and ready, and knows the service `target` at the receiver.
+pub(crate) async fn lone(
+    machine: impl Machine,
+    base: &Path,
+    http: &Http,
+    receiver: &Receiver,
+) -> anyhow::Result<TestNode> {
+    let node = TestNode::start_on(machine, &base.join("1"), &[]).await?;
+    node.ready(http).await?;
+    http.register(&node.url, "target", receiver).await?;
+    Ok(node)
+}
+
 /// A lone node and two that joined it, all of them voters.
 pub(crate) async fn three(base: &Path, http: &Http) -> anyhow::Result<Vec<TestNode>> {
     let first = TestNode::start(&base.join("1"), &[]).await?;
@@ -289,6 +302,13 @@ impl Http {
             Ok(answer["id"].as_str().context("no id")?.to_owned())
         })
         .await
+    }
+
+    /// Sends one message and waits until it is delivered; its id.
+    pub(crate) async fn carry(&self, url: &str, target: &str, number: usize) -> anyhow::Result<String> {
+        let id = self.send(url, target, number).await?;
+        self.delivered(url, &id).await?;
+        Ok(id)
     }
 
     /// Waits until the message is delivered, as the node at `url` says.

@@ -61,14 +61,10 @@ impl<M: StateMachine> Clone for Group<M> {
     }
 }
 
-fn start_error(group: &str, reason: impl ToString) -> OpenError {
-    OpenError::Start { group: group.to_owned(), reason: reason.to_string(), code: code::INTERNAL }
-}
-
 async fn open_log(options: &GroupOptions) -> Result<(LogStore, oneshot::Receiver<()>), OpenError> {
     let (dir, log) = (options.log_dir.clone(), options.log.clone());
     let opened = tokio::task::spawn_blocking(move || LogStore::open(&dir, &log)).await;
-    opened.map_err(|error| start_error(&options.name, error))?
+    opened.map_err(|error| OpenError::start(&options.name, error))?
 }
 
 impl<M: StateMachine> Group<M> {
@@ -85,7 +81,8 @@ impl<M: StateMachine> Group<M> {
         registry: &Registry,
     ) -> Result<Self, OpenError> {
         let name = Arc::clone(&options.name);
-        let metrics = GroupMetrics::register(registry, &name).map_err(|error| start_error(&name, error))?;
+        let metrics =
+            GroupMetrics::register(registry, &name).map_err(|error| OpenError::start(&name, error))?;
         let metrics = Arc::new(metrics);
         let (log, log_closed) = open_log(&options).await?;
         let running = Arc::new(AtomicBool::new(false));
@@ -100,7 +97,7 @@ impl<M: StateMachine> Group<M> {
             adapter.map_err(|source| OpenError::Io { path: options.copies_dir.clone(), source })?;
         check_reach(&options, &log, &applied)?;
         let (log_handle, fault) = (log.handle(), log.fault());
-        let config = options.openraft().map_err(|error| start_error(&name, error))?;
+        let config = options.openraft().map_err(|error| OpenError::start(&name, error))?;
         let network = Network {
             transport: Arc::clone(&transport.inner),
             group: Arc::clone(&name),
@@ -149,7 +146,7 @@ impl<M: StateMachine> Group<M> {
     /// The group has failed.
     pub async fn initialize(&self, address: &str) -> Result<(), OpenError> {
         let core = &self.core;
-        let fail = |error: &dyn std::fmt::Display| start_error(&core.options.name, error);
+        let fail = |error: &dyn std::fmt::Display| OpenError::start(&core.options.name, error);
         if core.raft.is_initialized().await.map_err(|error| fail(&error))? {
             return Ok(());
         }
@@ -164,7 +161,7 @@ impl<M: StateMachine> Group<M> {
     /// The group has failed.
     pub async fn is_empty(&self) -> Result<bool, OpenError> {
         let empty = self.core.raft.with_raft_state(|state| state.log_ids.last().is_none()).await;
-        empty.map_err(|error| start_error(&self.core.options.name, error))
+        empty.map_err(|error| OpenError::start(&self.core.options.name, error))
     }
 
     /// Where the group stands, as this node knows.
@@ -186,7 +183,7 @@ impl<M: StateMachine> Group<M> {
     /// The group has failed.
     pub async fn checkpoint(&self) -> Result<(), OpenError> {
         let started = self.core.raft.trigger().snapshot().await;
-        started.map_err(|error| start_error(&self.core.options.name, error))
+        started.map_err(|error| OpenError::start(&self.core.options.name, error))
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hub_core::codec::Command;
+use hub_core::error::find_cause;
 use hub_core::id::NodeId;
 use hub_core::port::{ProposeError, StateMachine};
 use tokio::sync::OwnedSemaphorePermit;
-use tonic::Status;
 
 use super::batcher::retry_later;
 use super::core::Core;
@@ -19,18 +19,6 @@ use crate::proto::hub_client::HubClient;
 
 /// The shortest time a batch gets: its callers give up by themselves.
 const SHORTEST: Duration = Duration::from_millis(50);
-
-/// The connection was never made: nothing was sent.
-fn never_sent(status: &Status) -> bool {
-    let mut behind = std::error::Error::source(status);
-    while let Some(error) = behind {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        behind = error.source();
-    }
-    false
-}
 
 impl<M: StateMachine> Core<M> {
     /// Sends a batch to the leader and tells its callers what came of it.
@@ -62,7 +50,8 @@ impl<M: StateMachine> Core<M> {
         };
         match answered {
             Ok(Ok(reply)) => self.take_results(batch, reply.into_inner().results),
-            Ok(Err(status)) if never_sent(&status) => self.not_sent(batch),
+            // The connection was never made.
+            Ok(Err(status)) if find_cause::<tonic::ConnectError>(&status).is_some() => self.not_sent(batch),
             Ok(Err(status)) => {
                 self.doubt(batch, &format!("the leader's answer was lost: {}", status.message()))
             }

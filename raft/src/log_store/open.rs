@@ -1,5 +1,6 @@
 //! Opening the log found on disk: is it whole, torn, or damaged?
 
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,13 +68,17 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// The consensus layer, or what it needs, did not start, for no reason that the catalogue has a better code for.
+    pub(crate) fn start(group: impl Display, reason: impl Display) -> Self {
+        Self::Start { group: group.to_string(), reason: reason.to_string(), code: code::INTERNAL }
+    }
+
     /// The catalogue's code.
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
             Self::Damaged { .. } => code::DAMAGED,
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => code::DISK_FULL,
-            Self::Io { .. } => code::IO,
+            Self::Io { source, .. } => Code::of_io(source),
             Self::Start { code, .. } => *code,
         }
     }

@@ -3,7 +3,7 @@
 //! Done while nothing runs. It may be repeated from the start whenever it was interrupted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hub_core::id::NodeId;
 use hub_core::port::AppliedMark;
@@ -75,7 +75,7 @@ impl Rebuild {
         let entry = log_id(term, node.0, last.as_ref().map_or(0, |id| id.index() + 1));
         let nodes = BTreeMap::from([(node.0, NodeAddr::default())]);
         let only = Membership::new(vec![BTreeSet::from([node.0])], nodes)
-            .map_err(|error| start_error(&self.log_dir, &error))?;
+            .map_err(|error| OpenError::start(self.log_dir.display(), error))?;
         let (done, wait) = C::oneshot();
         let change = |log: &mut raft_log::RaftLog<super::flush::Types>| {
             log.save_vote(DiskVote::from(&Vote::new_committed(term, node.0)))?;
@@ -89,7 +89,7 @@ impl Rebuild {
         };
         let io_error = |source| OpenError::Io { path: self.log_dir.clone(), source };
         shared.write(change, Some(IOFlushed::signal(done))).map_err(io_error)?;
-        wait.await.map_err(|error| start_error(&self.log_dir, &error))?.map_err(io_error)?;
+        wait.await.map_err(|error| OpenError::start(self.log_dir.display(), error))?.map_err(io_error)?;
         drop(shared);
         let _closed = closed.await;
         Ok(Remains { voters: names(&membership), last_index: last.map_or(0, |id| id.index()), lost })
@@ -132,12 +132,4 @@ impl Rebuild {
 fn names(membership: &Membership) -> BTreeMap<NodeId, String> {
     let address = |node| membership.get_node(&node).map(|found| found.addr.clone()).unwrap_or_default();
     membership.voter_ids().map(|node| (NodeId(node), address(node))).collect()
-}
-
-fn start_error(dir: &Path, reason: &dyn std::fmt::Display) -> OpenError {
-    OpenError::Start {
-        group: dir.display().to_string(),
-        reason: reason.to_string(),
-        code: hub_core::error::code::INTERNAL,
-    }
 }

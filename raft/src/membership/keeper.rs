@@ -12,7 +12,7 @@ use openraft::{ChangeMembers, Instant as _};
 use uuid::Uuid;
 
 use super::admitter::{Admitter, ControlGroup};
-use super::plan::{Change, Facts, better_without, next};
+use super::plan::{Change, Facts, Steady, better_without, next};
 use crate::group::Group;
 use crate::network::Transport;
 use crate::state_machine::View;
@@ -50,8 +50,8 @@ pub struct Keeper<M: StateMachine> {
     control: ControlGroup,
     messages: Option<Group<M>>,
     view: View<Machine>,
-    /// Who was caught up when the leader looked last: once is not enough.
-    before: [BTreeSet<u64>; 2],
+    /// Who is caught up in `control` and in `messages`.
+    steady: [Steady; 2],
     /// Since when the leader of `control` has heard nothing of a voter.
     silent: BTreeMap<u64, Instant>,
 }
@@ -76,7 +76,7 @@ impl KeeperOptions {
             control: control.clone(),
             messages: messages.cloned(),
             view: view.clone(),
-            before: Default::default(),
+            steady: Default::default(),
             silent: BTreeMap::new(),
         }
     }
@@ -97,7 +97,12 @@ impl<M: StateMachine> Keeper<M> {
     async fn look(&mut self) {
         let state = self.view.view();
         self.note_members(&state);
-        let [control, messages] = self.next(&state);
+        let [control, messages] = &mut self.steady;
+        let steady = [
+            control.look(caught_up(&self.control)),
+            messages.look(self.messages.as_ref().map(caught_up).unwrap_or_default()),
+        ];
+        let [control, messages] = self.next(&state, &steady);
         self.bury(&state).await;
         if control.is_none() && messages.is_none() {
             return;
@@ -107,22 +112,22 @@ impl<M: StateMachine> Keeper<M> {
         if self.control.read_barrier(deadline).await.is_err() {
             return;
         }
-        let [control, messages] = self.next(&self.view.view());
+        let [control, messages] = self.next(&self.view.view(), &steady);
         change(&self.control, control).await;
         if let Some(group) = &self.messages {
             change(group, messages).await;
         }
     }
 
-    /// The next change of each group that is led here.
-    fn next(&mut self, state: &State) -> [Option<Change>; 2] {
-        let [before_control, before_messages] = &mut self.before;
-        let control = facts(&self.control, state, before_control).and_then(|facts| {
+    /// The next change of each group that is led here, with those who were `steady` when this look began.
+    fn next(&self, state: &State, steady: &[BTreeSet<u64>; 2]) -> [Option<Change>; 2] {
+        let [steady_control, steady_messages] = steady;
+        let control = facts(&self.control, state, steady_control).and_then(|facts| {
             let wanted = facts.members.keys().copied().collect();
             next(&Facts { wanted, two_nodes: self.options.two_nodes, ..facts })
         });
         let messages = self.messages.as_ref().and_then(|group| {
-            let facts = facts(group, state, before_messages)?;
+            let facts = facts(group, state, steady_messages)?;
             // The same voters as `control`, so two of them are two there already.
             let wanted: BTreeSet<u64> = self.control.status().voters.iter().map(|node| node.0).collect();
             let two_nodes = wanted.len() == 2;
@@ -190,24 +195,34 @@ fn answers(metrics: &Metrics, node: u64) -> bool {
     heard.is_some_and(|at| at.elapsed() < SILENT)
 }
 
+/// Whose log reaches to the end, and who answers, as the leader finds now; nobody elsewhere.
+fn caught_up<M: StateMachine>(group: &Group<M>) -> BTreeSet<u64> {
+    if group.core.leading().is_none() {
+        return BTreeSet::new();
+    }
+    let metrics = group.core.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let last = metrics.last_log_index.unwrap_or(0);
+    let replication = metrics.replication.iter().flatten();
+    replication
+        .filter(|(_, matched)| matched.as_ref().is_some_and(|matched| matched.index() + BEHIND >= last))
+        .map(|(id, _)| *id)
+        .filter(|id| *id == metrics.id || answers(&metrics, *id))
+        .collect()
+}
+
 /// What the leader of the group knows; `None` elsewhere.
-fn facts<M: StateMachine>(group: &Group<M>, state: &State, before: &mut BTreeSet<u64>) -> Option<Facts> {
+fn facts<M: StateMachine>(group: &Group<M>, state: &State, steady: &BTreeSet<u64>) -> Option<Facts> {
     group.core.leading()?;
+    let now = caught_up(group);
     let metrics = group.core.raft.metrics();
     let metrics = metrics.borrow_watched();
     // A change that is not committed yet must not be followed by another.
     if metrics.membership_config != metrics.committed_membership_config {
         return None;
     }
-    let last = metrics.last_log_index.unwrap_or(0);
-    let replication = metrics.replication.iter().flatten();
-    let now: BTreeSet<u64> = replication
-        .filter(|(_, matched)| matched.as_ref().is_some_and(|matched| matched.index() + BEHIND >= last))
-        .map(|(id, _)| *id)
-        .filter(|id| *id == metrics.id || answers(&metrics, *id))
-        .collect();
-    let caught_up = now.intersection(before).copied().chain([metrics.id]).collect();
-    *before = now;
+    // What answered a moment ago may not do so any more.
+    let caught_up = steady.intersection(&now).copied().chain([metrics.id]).collect();
     let membership = metrics.membership_config.membership();
     let members = state.members.values().map(|member| (member.id.0, member.raft_addr.to_string()));
     Some(Facts {

@@ -32,6 +32,22 @@ pub(super) enum Change {
     Remove(u64),
 }
 
+/// Who is caught up, from one look of the leader to the next: once is not enough.
+#[derive(Debug, Default)]
+pub(super) struct Steady {
+    last: BTreeSet<u64>,
+}
+
+impl Steady {
+    /// Who was found caught up by this look and by the one before it. To be called once in a look, also where this node does
+    /// not lead: what an earlier leadership found does not count.
+    pub(super) fn look(&mut self, found: BTreeSet<u64>) -> BTreeSet<u64> {
+        let twice = found.intersection(&self.last).copied().collect();
+        self.last = found;
+        twice
+    }
+}
+
 /// The next change, if there is one to make.
 pub(super) fn next(facts: &Facts) -> Option<Change> {
     for (id, address) in &facts.members {
@@ -107,6 +123,17 @@ mod tests {
     fn a_removed_member_votes_no_more_and_then_leaves() {
         assert_eq!(next(&facts(&[1, 2], &[1, 2, 3], &[1, 2, 3], &[1, 2, 3])), voters(&[1, 2]));
         assert_eq!(next(&facts(&[1, 2], &[1, 2, 3], &[1, 2], &[1, 2])), Some(Change::Remove(3)));
+    }
+
+    #[test]
+    fn only_who_is_caught_up_in_two_looks_running_is() {
+        let set = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<u64>>();
+        let mut steady = Steady::default();
+        assert_eq!(steady.look(set(&[1, 2])), set(&[]));
+        assert_eq!(steady.look(set(&[2, 3])), set(&[2]));
+        assert_eq!(steady.look(set(&[])), set(&[]));
+        assert_eq!(steady.look(set(&[2, 3])), set(&[]));
+        assert_eq!(steady.look(set(&[2, 3])), set(&[2, 3]));
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub(super) fn channel(transport: Weak<Inner>, to: NodeId) -> Channel {
             match dial(&address, &transport.key, &hello).await {
                 Ok(stream) => {
                     transport.refused(to, None);
-                    Ok(TokioIo::new(Ending::new(stream, transport.tasks.ended())))
+                    Ok(TokioIo::new(Ending::new(stream, transport.tasks.ended(), ())))
                 }
                 Err(error) => {
                     if let HandshakeError::Refused(refusal) = &error {

@@ -10,18 +10,24 @@ use tokio::net::TcpStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// A proven connection. Tasks of the libraries above outlive the server and the channels that began them.
-pub(super) struct Ending {
+pub(super) struct Ending<G = ()> {
     stream: TcpStream,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Goes with the connection.
+    guard: G,
 }
 
-impl Ending {
-    pub(super) fn new(stream: TcpStream, ended: WaitForCancellationFutureOwned) -> Self {
-        Self { stream, ended: Box::pin(ended) }
+impl<G> Ending<G> {
+    pub(super) fn new(stream: TcpStream, ended: WaitForCancellationFutureOwned, guard: G) -> Self {
+        Self { stream, ended: Box::pin(ended), guard }
+    }
+
+    pub(super) const fn guard(&self) -> &G {
+        &self.guard
     }
 }
 
-impl AsyncRead for Ending {
+impl<G: Unpin> AsyncRead for Ending<G> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -34,7 +40,7 @@ impl AsyncRead for Ending {
     }
 }
 
-impl AsyncWrite for Ending {
+impl<G: Unpin> AsyncWrite for Ending<G> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

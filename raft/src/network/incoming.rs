@@ -1,14 +1,12 @@
 //! Connections that others opened: judged, counted, and handed to the server.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use hub_core::id::NodeId;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use super::ending::Ending;
@@ -25,60 +23,38 @@ pub(super) struct Peer {
     pub(super) purpose: Purpose,
 }
 
-/// A proven connection.
-pub(super) struct PeerStream {
-    stream: Ending,
+/// Somebody who was let in: counted as present for as long as this lives.
+pub(super) struct Entered {
     peer: Peer,
     transport: Arc<Inner>,
 }
 
-impl Drop for PeerStream {
+impl Entered {
+    /// Lets a caller that has the key in, or not. What comes with it ends the connection.
+    fn new(
+        transport: &Arc<Inner>,
+        hello: &handshake::Hello,
+    ) -> Result<(Self, WaitForCancellationFutureOwned), handshake::Refusal> {
+        let ended = transport.enter(hello)?;
+        let peer = Peer { node: hello.from, purpose: hello.purpose };
+        Ok((Self { peer, transport: Arc::clone(transport) }, ended))
+    }
+}
+
+impl Drop for Entered {
     fn drop(&mut self) {
         self.transport.left(&self.peer);
     }
 }
 
+/// A proven connection that another node opened.
+pub(super) type PeerStream = Ending<Entered>;
+
 impl Connected for PeerStream {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        self.peer
-    }
-}
-
-impl AsyncRead for PeerStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for PeerStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.guard().peer
     }
 }
 
@@ -118,21 +94,10 @@ async fn prove(transport: &Arc<Inner>, mut stream: TcpStream) -> Result<PeerStre
     stream.set_nodelay(true)?;
     let mut entered = None;
     let judge = |hello: &handshake::Hello| {
-        let ended = transport.enter(hello)?;
-        entered = Some((Peer { node: hello.from, purpose: hello.purpose }, ended));
+        entered = Some(Entered::new(transport, hello)?);
         Ok(())
     };
-    let answered = handshake::answer(&mut stream, &transport.key, judge).await;
-    match (answered, entered) {
-        (Ok(_), Some((peer, ended))) => {
-            let stream = Ending::new(stream, ended);
-            Ok(PeerStream { stream, peer, transport: Arc::clone(transport) })
-        }
-        (answered, entered) => {
-            if let Some((peer, _)) = entered {
-                transport.left(&peer);
-            }
-            Err(answered.err().unwrap_or(HandshakeError::Timeout))
-        }
-    }
+    handshake::answer(&mut stream, &transport.key, judge).await?;
+    let (guard, ended) = entered.ok_or(HandshakeError::Timeout)?;
+    Ok(Ending::new(stream, ended, guard))
 }

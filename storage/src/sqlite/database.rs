@@ -113,10 +113,17 @@ pub(super) async fn check(connection: &mut SqliteConnection, path: &Path) -> Res
     if is_large(path)? {
         return Ok(());
     }
-    let found: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check(3)")
-        .fetch_all(connection)
-        .await
-        .map_err(Fault::sql("checking the database"))?;
+    examine(connection, "PRAGMA integrity_check(3)", "checking the database").await
+}
+
+/// Runs one of the checks that SQLite has itself; what it finds is damage.
+pub(super) async fn examine(
+    connection: &mut SqliteConnection,
+    check: &'static str,
+    during: &'static str,
+) -> Result<(), Fault> {
+    let found: Vec<String> =
+        sqlx::query_scalar(check).fetch_all(connection).await.map_err(Fault::sql(during))?;
     if found.iter().all(|line| line == "ok") { Ok(()) } else { Err(Fault::Corrupt(found.join("; "))) }
 }
 

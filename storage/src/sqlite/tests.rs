@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hub_core::id::{MessageId, NodeId, RequestId, ServiceName};
-use hub_core::message::{Message, NewMessage, Priority};
+use hub_core::message::{Message, NewMessage};
 use hub_core::port::{
     AppliedMark, Entry, QueueSignal, SnapshotFile, StateMachine, StateMachineError, Submitted, Want,
 };
@@ -16,7 +16,7 @@ use super::command::{ClaimDue, Command, Insert, Item, Reply};
 use super::fault::Fault;
 use super::folder::Folder;
 use super::{Feed, Options, SqliteMachine, snapshot};
-use crate::suite::TestSlots;
+use crate::suite::{TestSlots, plain_message};
 
 const NOW: i64 = 1_800_000_000_000;
 
@@ -30,23 +30,9 @@ fn id(index: u64) -> MessageId {
 
 fn entry(index: u64) -> Entry<Command> {
     let now = Timestamp::from_millis(NOW);
-    let message = NewMessage {
-        id: id(index),
-        sender: "sender".parse().unwrap(),
-        target: "target".parse().unwrap(),
-        message_type: "type".into(),
-        content: format!("{{\"number\":{index},\"text\":\"{}\"}}", "abc".repeat(60)).into(),
-        metadata: None,
-        correlation_id: None,
-        priority: Priority::default(),
-        created_at: now,
-        deliver_at: None,
-        expires_at: None,
-        too_old_at: Timestamp::from_millis(NOW + 1_000_000),
-        max_retries: None,
-        traceparent: None,
-        idempotency: None,
-    };
+    let plain = plain_message(id(index), "sender".parse().unwrap(), "target".parse().unwrap(), now);
+    let content = format!("{{\"number\":{index},\"text\":\"{}\"}}", "abc".repeat(60)).into();
+    let message = NewMessage { content, ..plain };
     let items = vec![Item { message, claim: None }];
     let command = Command::Insert(Insert { items, atomic: false, max_backlog: u64::MAX });
     let request = RequestId(Uuid::from_u128(u128::from(index)));

@@ -107,3 +107,75 @@ pub(super) async fn pass(connection: &mut SqliteConnection) -> Result<Pass, Faul
     let column = |at: usize| row.try_get::<i64, _>(at).map_err(Fault::column("wal_checkpoint"));
     Ok(Pass { busy: column(0)? != 0, pages: column(1)?, copied: column(2)? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn with_table(path: &Path) -> SqliteConnection {
+        let mut connection = database::writer_options(path).create_if_missing(true).connect().await.unwrap();
+        sqlx::query("CREATE TABLE t (text TEXT)").execute(&mut connection).await.unwrap();
+        connection
+    }
+
+    async fn insert(connection: &mut SqliteConnection) {
+        let insert = sqlx::query("INSERT INTO t VALUES (hex(randomblob(2000)))");
+        insert.execute(connection).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_pass_begins_when_it_is_due_and_copies_while_the_writer_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("messages.db");
+        let mut writer = with_table(&path).await;
+        let mut beside = WriteBack::new(&path);
+        for _ in 1..COMMITS {
+            insert(&mut writer).await;
+            beside.committed(1).unwrap();
+            assert!(beside.running.is_none());
+        }
+        let before = std::fs::metadata(&path).unwrap().len();
+        while beside.idle.is_none() {
+            insert(&mut writer).await;
+            assert!(!beside.committed(1).unwrap(), "the log is not long");
+        }
+        assert!(std::fs::metadata(&path).unwrap().len() > before, "nothing was copied");
+    }
+
+    #[tokio::test]
+    async fn the_writer_does_its_part_when_the_log_is_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("messages.db");
+        let mut writer = with_table(&path).await;
+        sqlx::query("INSERT INTO t VALUES (zeroblob(40000000))").execute(&mut writer).await.unwrap();
+        let mut beside = WriteBack::new(&path);
+        let mut long = beside.committed(COMMANDS).unwrap();
+        while !long && beside.idle.is_none() {
+            insert(&mut writer).await;
+            long = beside.committed(1).unwrap();
+        }
+        assert!(long);
+        assert!(pass(&mut writer).await.unwrap().complete());
+    }
+
+    #[tokio::test]
+    async fn a_second_connection_that_fails_is_not_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut beside = WriteBack::new(&folder.path().join("missing").join("messages.db"));
+        // How soon it fails is up to its thread.
+        let failed = match beside.committed(COMMANDS) {
+            Ok(long) => {
+                assert!(!long);
+                beside.settle().await
+            }
+            Err(fault) => Err(fault),
+        };
+        assert!(matches!(failed, Err(Fault::Sql { .. })), "{failed:?}");
+        let mut commands = COMMANDS;
+        while beside.committed(commands).is_ok() {
+            commands = 1;
+            tokio::task::yield_now().await;
+        }
+        assert!(beside.running.is_none(), "a failed pass is over");
+    }
+}

@@ -89,6 +89,28 @@ pub(super) fn message_id(now: Timestamp, number: u64) -> MessageId {
     MessageId(Uuid::from_u128((millis << 80) | (7 << 76) | (0b10 << 62) | u128::from(number)))
 }
 
+/// A message with nothing special about it, due at once.
+#[must_use]
+pub fn plain_message(id: MessageId, sender: ServiceName, target: ServiceName, now: Timestamp) -> NewMessage {
+    NewMessage {
+        id,
+        sender,
+        target,
+        message_type: "thing.happened".into(),
+        content: "1".into(),
+        metadata: None,
+        correlation_id: None,
+        priority: Priority::default(),
+        created_at: now,
+        deliver_at: None,
+        expires_at: None,
+        too_old_at: now.plus(MAX_AGE),
+        max_retries: None,
+        traceparent: None,
+        idempotency: None,
+    }
+}
+
 /// Slots that a case hands out.
 #[derive(Debug, Default)]
 pub struct TestSlots {
@@ -138,23 +160,9 @@ impl Stage {
     /// A plain message number `number` from `sender` to `target`.
     pub(super) fn message(&self, number: u64, sender: &str, target: &str) -> Result<NewMessage, Failure> {
         let now = self.now();
-        Ok(NewMessage {
-            id: message_id(now, number),
-            sender: service(sender)?,
-            target: service(target)?,
-            message_type: "thing.happened".into(),
-            content: format!("{{\"number\":{number}}}").into(),
-            metadata: None,
-            correlation_id: None,
-            priority: Priority::default(),
-            created_at: now,
-            deliver_at: None,
-            expires_at: None,
-            too_old_at: now.plus(MAX_AGE),
-            max_retries: None,
-            traceparent: None,
-            idempotency: None,
-        })
+        let content = format!("{{\"number\":{number}}}").into();
+        let plain = plain_message(message_id(now, number), service(sender)?, service(target)?, now);
+        Ok(NewMessage { content, ..plain })
     }
 
     pub(super) async fn accept_all(

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use hub_core::port::{DeliveryQueue, MessageStore, StoreError};
 
-pub use kit::{Ids, ManualClock, TestSlots};
+pub use kit::{Ids, ManualClock, TestSlots, plain_message};
 pub use local::LocalReplicator;
 
 /// A store under test and the world around it.

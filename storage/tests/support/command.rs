@@ -9,7 +9,7 @@ use hub_core::port::Want;
 use hub_core::time::Timestamp;
 use hub_storage::sqlite::command::{ClaimDue, Insert, Item, Sweep};
 use hub_storage::sqlite::{Command, Reply};
-use hub_storage::suite::TestSlots;
+use hub_storage::suite::{TestSlots, plain_message};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -206,24 +206,16 @@ impl World {
 fn message(new: &New, now: Timestamp) -> NewMessage {
     let millis = |millis: u16| now.plus(Duration::from_millis(millis.into()));
     NewMessage {
-        id: id(new.number),
-        sender: "sender".parse().unwrap(),
-        target: target(new.target),
-        message_type: "type".into(),
         content: format!("{{\"n\":{}}}", new.number).into(),
-        metadata: None,
-        correlation_id: None,
         priority: Priority::new(new.priority).unwrap(),
-        created_at: now,
         deliver_at: new.delay.map(millis),
         expires_at: new.ttl.map(millis),
         too_old_at: now.plus(Duration::from_millis(MAX_AGE)),
-        max_retries: None,
-        traceparent: None,
         idempotency: new.key.map(|(key, body)| IdempotencyKey {
             caller: "caller".to_owned(),
             key: format!("key-{key}"),
             fingerprint: Fingerprint([body; 16]),
         }),
+        ..plain_message(id(new.number), "sender".parse().unwrap(), target(new.target), now)
     }
 }

@@ -300,7 +300,7 @@ fn hand_over(inner: &Inner, batch: &mut Batch, started: Timestamp) {
         }
         if let Some(lease) = row.lease.filter(|_| ours) {
             let claim = claim(inner, row, started, lease);
-            claimed.push(Claimed { claim, message: row.message.envelope(), retry_count: 0 });
+            claimed.push(Claimed { claim, message: row.message.to_message(), retry_count: 0 });
             continue;
         }
         if new && row.publish.is_some() {

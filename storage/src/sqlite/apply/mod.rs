@@ -52,7 +52,7 @@ impl Effects {
 
     fn inserted(&mut self, node: NodeId, item: &Item) {
         if let Some(claim) = item.claim.as_ref().filter(|claim| claim.owner == node) {
-            let message = item.message.envelope();
+            let message = item.message.to_message();
             self.claimed.push(Claimed { claim: claim.clone(), message, retry_count: 0 });
         }
     }

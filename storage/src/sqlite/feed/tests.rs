@@ -2,12 +2,10 @@
 //! use is given back instead of waiting for its end.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use hub_core::delivery::Claim;
 use hub_core::id::{MessageId, NodeId, RequestId, ServiceName};
-use hub_core::message::{NewMessage, Priority};
 use hub_core::port::{Claimed, QueueSignal, Stamper, Submitted};
 use hub_core::time::Timestamp;
 use proptest::prelude::*;
@@ -16,7 +14,7 @@ use uuid::Uuid;
 use super::Feed;
 use crate::sqlite::apply::Effects;
 use crate::sqlite::command::{Command, Insert, Item};
-use crate::suite::TestSlots;
+use crate::suite::{TestSlots, plain_message};
 
 const ME: NodeId = NodeId(1);
 const NOW: i64 = 1_800_000_000_000;
@@ -32,23 +30,7 @@ fn id(number: u8) -> MessageId {
 
 fn item(number: u8) -> Item {
     let now = Timestamp::from_millis(NOW);
-    let message = NewMessage {
-        id: id(number),
-        sender: "sender".parse().unwrap(),
-        target: target(),
-        message_type: "type".into(),
-        content: "1".into(),
-        metadata: None,
-        correlation_id: None,
-        priority: Priority::default(),
-        created_at: now,
-        deliver_at: None,
-        expires_at: None,
-        too_old_at: now.plus(Duration::from_secs(3_600)),
-        max_retries: None,
-        traceparent: None,
-        idempotency: None,
-    };
+    let message = plain_message(id(number), "sender".parse().unwrap(), target(), now);
     Item { message, claim: None }
 }
 
@@ -80,7 +62,7 @@ fn inserted(term: u64, proposals: &[Submitted<Command>]) -> Effects {
     let item = item_of(proposals);
     let mut effects = Effects { term, ..Effects::default() };
     if let Some(claim) = &item.claim {
-        let message = item.message.envelope();
+        let message = item.message.to_message();
         effects.claimed.push(Claimed { claim: claim.clone(), message, retry_count: 0 });
     }
     effects

@@ -62,13 +62,7 @@ async fn look_over(options: &SqliteConnectOptions) -> Result<Vec<String>, Fault>
         .map_err(Fault::sql(during))?
         .set_progress_handler(INSTRUCTIONS, move || go_on.load(Ordering::Relaxed));
     if database::is_large(options.get_filename())? {
-        let found: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(3)")
-            .fetch_all(&mut connection)
-            .await
-            .map_err(Fault::sql(during))?;
-        if found.iter().any(|line| line != "ok") {
-            return Err(Fault::Corrupt(found.join("; ")));
-        }
+        database::examine(&mut connection, "PRAGMA quick_check(3)", during).await?;
     }
     differences(&mut connection).await
 }
