@@ -90,16 +90,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// The catalogue's code, where there is one.
-    #[must_use]
-    pub fn code(&self) -> Option<Code> {
-        match self {
-            Self::Folder { source, .. } => Some(Code::of_io(source)),
-            Self::Port { .. } => Some(code::PORT_IN_USE),
-            _ => None,
-        }
-    }
-
     pub(super) fn folder(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Folder { path, source }
