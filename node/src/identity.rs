@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use hub_core::error::{Code, code};
 use hub_core::id::NodeId;
+use hub_core::port::Group;
 use hub_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::coded::CodedError;
+use crate::store_kind::StoreKind;
 
 /// The version of `identity.json` that this version writes.
 const VERSION: u32 = 1;
@@ -39,6 +41,9 @@ pub struct Identity {
     pub generation: u64,
     /// How far a recovery has come, if one is under way.
     pub recovery: Option<Recovery>,
+    /// Where its messages are.
+    #[serde(default, skip_serializing_if = "StoreKind::is_embedded")]
+    pub store: StoreKind,
 }
 
 /// How far a recovery has come.
@@ -54,7 +59,7 @@ pub enum Recovery {
 impl Identity {
     /// Of a node that joins: no id yet.
     #[must_use]
-    pub const fn joiner(incarnation: u128) -> Self {
+    pub const fn joiner(incarnation: u128, store: StoreKind) -> Self {
         Self {
             version: VERSION,
             cluster: None,
@@ -64,6 +69,7 @@ impl Identity {
             established: false,
             generation: 0,
             recovery: None,
+            store,
         }
     }
 
@@ -104,6 +110,12 @@ impl Identity {
     #[must_use]
     pub fn established(&self) -> Self {
         Self { established: true, ..self.clone() }
+    }
+
+    /// The same node with its messages there.
+    #[must_use]
+    pub fn keeping(&self, store: StoreKind) -> Self {
+        Self { store, ..self.clone() }
     }
 
     /// See the field of a member's card.
@@ -227,14 +239,12 @@ impl DataFolder {
     /// # Errors
     /// The disk.
     pub fn make_folders(&self) -> Result<(), CodedError> {
-        for name in [
-            "control/log",
-            "control/snapshot",
-            "control/copies",
-            "messages/log",
-            "messages/db",
-            "messages/copies",
-        ] {
+        let store = self.identity.as_ref().map(|identity| identity.store).unwrap_or_default();
+        let names = store.groups().iter().flat_map(|group| match group {
+            Group::Control => ["control/log", "control/snapshot", "control/copies"],
+            Group::Messages => ["messages/log", "messages/db", "messages/copies"],
+        });
+        for name in names {
             let path = self.path.join(name);
             make_folder(&path).map_err(|error| {
                 CodedError::new(Code::of_io(&error), format!("cannot make {}", path.display())).because(error)
@@ -428,7 +438,7 @@ mod tests {
     #[test]
     fn an_identity_is_kept_and_endpoints_are_withdrawn() {
         let folder = tempfile::tempdir().unwrap();
-        let identity = Identity::joiner(7).founding(u128::MAX - 3);
+        let identity = Identity::joiner(7, StoreKind::Embedded).founding(u128::MAX - 3);
         let mut open = DataFolder::open(folder.path()).unwrap();
         assert_eq!(open.identity(), None);
         open.save(identity.clone()).unwrap();
@@ -452,7 +462,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(DataFolder::set_aside(folder.path(), Timestamp::EPOCH).unwrap(), None);
         let mut open = DataFolder::open(folder.path()).unwrap();
-        open.save(Identity::joiner(1)).unwrap();
+        open.save(Identity::joiner(1, StoreKind::Database)).unwrap();
         fs::create_dir(folder.path().join("control")).unwrap();
         fs::write(folder.path().join("control/log"), b"x").unwrap();
         assert_eq!(

@@ -27,7 +27,7 @@ pub struct Report {
     pub node: NodeId,
     /// The generation that the cluster is of then.
     pub generation: u64,
-    /// Both groups.
+    /// Each group of the node.
     pub groups: Vec<(Group, Found)>,
 }
 
@@ -84,7 +84,7 @@ pub async fn recover(data: &Path, now: Timestamp, action: Action) -> Result<Repo
     let begun = identity.recovering();
     folder.make_folders()?;
     let mut states = Vec::new();
-    for group in Group::ALL {
+    for group in begun.store.groups().iter().copied() {
         states.push((group, applied(&folder, group, node).await?));
     }
     let mut report = Report { node, generation: begun.generation, groups: Vec::new() };

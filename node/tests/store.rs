@@ -79,6 +79,7 @@ async fn new_card(incarnation: u128) -> (Card, TcpListener) {
         raft_addr: listener.local_addr().unwrap().to_string(),
         rest_url: "http://127.0.0.1:1".to_owned(),
         version: "0.1.0".to_owned(),
+        database: false,
     };
     (card, listener)
 }

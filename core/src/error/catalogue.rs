@@ -113,6 +113,13 @@ catalogue! {
     2014 ABORTED 0 "Ended before it was drained" "A second signal, or the drain limit, ended the node while deliveries or requests were running." "Nothing accepted is lost; what ran is tried again. Give it more time: node.drain_limit."
     2015 NOT_WRITABLE 0 "Data folder not writable" "This user may not write the data folder, or the file system is mounted read-only." "Give the folder to the user that runs the node, or name another one: --data."
     2016 OTHERS_ANSWER 0 "Other voters answer" "`cluster recover` makes a cluster of one, and another voter of the old cluster is running." "If a majority runs, start this node as it is: nothing is lost. Else stop the others first, and recover only one node."
+    2017 DATABASE_LOGIN 0 "Database refuses the login" "The user, the password or the name of the database in DATABASE_URL is wrong, or the server's pg_hba.conf does not let this machine in." "Mend DATABASE_URL; `psql` with the same URL must work."
+    2018 DATABASE_OLD 0 "Database server is too old" "The PostgreSQL server is older than version 13." "Upgrade it; 15 or newer is recommended."
+    2019 DATABASE_NEWER 0 "Database of a newer version" "A newer message-hub has migrated the database." "Run the version named in the message, or a newer one."
+    2020 DATABASE_FOREIGN 0 "Database holds other tables" "The tables in the database are not those that this version made." "Give the hub a database of its own, or mend what was changed by hand."
+    2021 DATABASE_RIGHTS 0 "A right is missing in the database" "The user in DATABASE_URL may not do what the hub needs." "Grant it: CREATE on the schema, and the hub's user owns its tables; or run `message-hub migrate` as the owner first."
+    2022 OTHER_STORE 0 "Another kind of message store" "The data folder, or the cluster, keeps its messages elsewhere than this node is configured to." "Give every node of a cluster the same DATABASE_URL, or none."
+    2023 DATABASE_SILENT 0 "Database does not answer" "Nobody answers at the address in DATABASE_URL, or the server cannot work at the moment." "Start the server; check the address and the network. A running node waits for it."
     3001 USAGE 0 "Wrong use" "The command line is not valid." "See `message-hub help`."
     3002 UNREACHABLE 0 "No node reachable" "None of the URLs answered." "Check --url or MESSAGE_HUB_URL."
 }

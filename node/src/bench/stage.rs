@@ -35,6 +35,8 @@ pub struct StageOptions {
     pub profile: Option<String>,
     /// Further settings of our own nodes.
     pub settings: Vec<String>,
+    /// The servers that our own nodes use.
+    pub servers: Vec<(&'static str, SecretString)>,
     /// Address of this machine under which the nodes reach the receiver.
     pub receiver: IpAddr,
     /// Messages go to so many services in turn.
@@ -82,6 +84,7 @@ impl Stage {
             // A bound that ends the measurement early measures nothing.
             own.settings = vec!["messages.backlog_limit=1000000000".to_owned()];
             own.settings.extend(options.settings.iter().cloned());
+            own.servers.clone_from(&options.servers);
             let cluster = DevCluster::start(&own).await?;
             Self {
                 client: cluster.client()?,

@@ -44,6 +44,9 @@ struct Place {
     /// Any setting, for every node; may be given several times.
     #[arg(long, global = true, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
+    /// PostgreSQL as the message store of the nodes. The measured messages stay in it.
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<SecretString>,
     /// Measure a cluster that runs already; repeat it for each node.
     #[arg(long = "url", global = true, value_delimiter = ',', value_name = "URL")]
     urls: Vec<Url>,
@@ -158,6 +161,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let (job, targets, deliver) = job(&args.command)?;
     let program = std::env::current_exe().map_err(Failure::failed)?;
     let place = args.place;
+    let database = place.database_url.map(|url| ("DATABASE_URL", url));
+    let servers = database.into_iter().collect();
     let options = StageOptions {
         urls: place.urls,
         token: place.token,
@@ -166,6 +171,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         data: place.data,
         profile: place.raft_profile,
         settings: place.set,
+        servers,
         receiver: place.receiver,
         targets,
         deliver,

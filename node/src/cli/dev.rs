@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::OptionFuture;
 use indicatif::{ProgressBar, ProgressStyle};
+use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,6 +22,9 @@ const RESTART: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 /// Between two lines of counters when nobody watches.
 const LINE: Duration = Duration::from_secs(5);
+
+/// Settings of the environment that name servers for the nodes to use.
+const SERVERS: [&str; 2] = ["DATABASE_URL", "DATABASE_URL_FILE"];
 
 /// Run a whole cluster on this machine, with a demo service and live traffic.
 #[derive(Debug, clap::Args)]
@@ -75,6 +79,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         auth: !args.no_auth,
         profile: args.raft_profile.clone(),
         settings: args.set.clone(),
+        servers: servers(),
         ready_within: Duration::from_secs(60),
     };
     output::note(&format!("starting {} nodes…", args.nodes));
@@ -94,6 +99,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let mut session = Session::new(cluster, demo, !args.no_restart, &client, view)?;
     session.watch(&mut stop).await?;
     session.end(&mut stop).await
+}
+
+/// The servers that the environment names, as `serve` would use them.
+fn servers() -> Vec<(&'static str, SecretString)> {
+    let named = SERVERS.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?)));
+    named.filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name, value.into())).collect()
 }
 
 /// Ctrl-C, SIGTERM, or the end of the terminal.

@@ -12,6 +12,7 @@ mod dev_screen;
 mod exit;
 mod explain;
 mod messages;
+mod migrate;
 mod output;
 mod recover;
 mod schedule;
@@ -53,6 +54,8 @@ enum Command {
     Cluster(cluster::Args),
     /// Show and check settings.
     Config(config::Args),
+    /// Bring the database of the messages up to date.
+    Migrate(migrate::Args),
     /// Make an access token.
     Token(token::Args),
     /// Explain an error code: cause and cure.
@@ -92,6 +95,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Services(args) => here(services::run(args)),
         Command::Cluster(args) => here(cluster::run(args)),
         Command::Config(args) => config::run(args),
+        Command::Migrate(args) => here(migrate::run(args)),
         Command::Token(args) => token::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Completions(args) => completions::run(args),

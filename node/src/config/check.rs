@@ -51,6 +51,7 @@ pub(super) fn check(config: &Config, values: &Values, problems: &mut Vec<Problem
     let mut checker = Checker { values, problems };
     ranges(config, &mut checker);
     keys(config, &mut checker);
+    servers(config, &mut checker);
     forming(config, &mut checker);
     log(config, &mut checker);
 }
@@ -115,6 +116,19 @@ fn keys(config: &Config, checker: &mut Checker<'_>) {
             matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none()
         });
         checker.require(fit, "rest.advertise", "must be a URL such as http://hub-1:8200");
+    }
+}
+
+/// Only the scheme: what the driver makes of the rest is said at the start, without the password.
+fn servers(config: &Config, checker: &mut Checker<'_>) {
+    checker.count("postgres.connections", config.postgres.connections.into(), 4, 1_000);
+    if let Some(url) = &config.postgres.url {
+        let fit = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme));
+        checker.require(
+            fit,
+            "postgres.url",
+            "must be a URL such as postgres://user:password@host:5432/database",
+        );
     }
 }
 

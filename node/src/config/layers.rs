@@ -22,8 +22,7 @@ const PREFIX: &str = "MESSAGE_HUB_";
 const FILE: &str = "_file";
 
 /// Names that the guide promises and that this version cannot honour: refused, so that none is silently ignored.
-const NOT_BUILT: [(&str, &str); 7] = [
-    ("DATABASE_URL", "PostgreSQL as the message store"),
+const NOT_BUILT: [(&str, &str); 6] = [
     ("REDIS_URL", "Redis as the shared cache"),
     ("RABBITMQ_URL", "RabbitMQ as the delivery queue"),
     ("CIRCUIT_BREAKER_TIMEOUT", "circuit breakers"),

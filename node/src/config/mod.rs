@@ -18,7 +18,9 @@ pub use error::{ConfigErrors, Problem, Source};
 pub use flags::ServeFlags;
 pub use render::{default_toml, show};
 pub use schema::Key;
-pub use sections::{Auth, Config, Delivery, KEYS, Log, Messages, Node, Raft, Rest, SECTIONS, Targets};
+pub use sections::{
+    Auth, Config, Delivery, KEYS, Log, Messages, Node, Postgres, Raft, Rest, SECTIONS, Targets,
+};
 pub use value::{ByteSize, HostPort, Raw, Secret, Setting};
 pub use words::{LogFormat, RaftProfile};
 

@@ -98,8 +98,17 @@ settings! {
         retention: Duration = "7d",
         /// Most open messages of one target; further ones get 429.
         backlog_limit: u64 = "100000",
-        /// Below this much free disk, or below 5 % of it if that is more, no new messages are taken.
+        /// Below this much free disk, or below 5 % of it if that is more, no new messages are taken (where the nodes keep them).
         min_free_disk: ByteSize = "256MiB",
+    }
+
+    /// PostgreSQL as the message store: every node takes and delivers messages, and no leader is needed for it.
+    postgres: Postgres {
+        /// `postgres://user:password@host:5432/database`, version 13 or newer; the hub makes its tables by itself. Empty: the
+        /// nodes keep the messages themselves.
+        url: Option<Secret> = "" as "DATABASE_URL",
+        /// Most connections of one node to it.
+        connections: u32 = "20",
     }
 
     /// How messages are delivered.

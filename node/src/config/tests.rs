@@ -71,7 +71,7 @@ fn every_mistake_is_reported_with_its_place() {
         env: env(&[
             ("MESSAGE_HUB_RAFT__EXPECT", "many"),
             ("MESSAGE_HUB_X__Y", "1"),
-            ("DATABASE_URL", "postgres://x"),
+            ("RABBITMQ_URL", "amqp://x"),
         ]),
         flags: ServeFlags { set: vec!["a.b=c".to_owned()], ..ServeFlags::default() }.overrides(),
     })
@@ -86,7 +86,7 @@ fn every_mistake_is_reported_with_its_place() {
         "raft.expect: must be a whole number",
         "environment variable MESSAGE_HUB_RAFT__EXPECT",
         "x.y: is not a setting",
-        "[HUB-1006] DATABASE_URL",
+        "[HUB-1006] RABBITMQ_URL",
         "a.b: is not a setting",
         "flag --set",
     ] {
@@ -98,7 +98,6 @@ fn every_mistake_is_reported_with_its_place() {
 fn promised_names_that_are_not_built_are_refused() {
     let empty = file("");
     for name in [
-        "DATABASE_URL",
         "REDIS_URL",
         "RABBITMQ_URL",
         "CIRCUIT_BREAKER_TIMEOUT",
@@ -128,6 +127,26 @@ fn secrets_come_by_value_or_by_file_and_are_never_shown() {
     let errors =
         load(&Inputs { file: Some(empty.path().into()), env: both, ..Inputs::default() }).unwrap_err();
     assert!(errors.to_string().contains("unset one of the two"));
+}
+
+#[test]
+fn urls_of_servers_are_secrets_of_the_right_scheme() {
+    let empty = file("");
+    let loaded = |value: &str| {
+        load(&Inputs {
+            file: Some(empty.path().into()),
+            env: env(&[("DATABASE_URL", value)]),
+            ..Inputs::default()
+        })
+    };
+    let fine = loaded("postgres://hub:hunter2@db:5432/hub").unwrap();
+    assert!(fine.config.postgres.url.is_some());
+    assert!(!show(&fine).contains("hunter2") && !format!("{fine:?}").contains("hunter2"));
+    for wrong in ["mysql://hub:hunter2@db/hub", "hunter2", "db:5432"] {
+        let refused = loaded(wrong).unwrap_err().to_string();
+        assert!(refused.contains("postgres.url: must be a URL such as postgres://"), "{refused}");
+        assert!(!refused.contains(wrong), "{refused}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::future::select_all;
 use hub_core::access::Scope;
 use hub_core::id::ServiceName;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use super::folder::Folder;
@@ -89,7 +89,11 @@ impl DevCluster {
             arguments.extend(["--raft-profile".to_owned(), profile.clone()]);
         }
         arguments.extend(options.settings.iter().flat_map(|setting| ["--set".to_owned(), setting.clone()]));
-        let key = secrecy::ExposeSecret::expose_secret(&self.key).to_owned();
+        let key = self.key.expose_secret().to_owned();
+        // Loopback too: the demo's and the trials' receivers are here.
+        let targets = "0.0.0.0/0,::/0,127.0.0.0/8,::1/128".to_owned();
+        let servers = options.servers.iter().map(|(name, url)| (*name, url.expose_secret().to_owned()));
+        let own = [("SECRET_KEY", key), ("ALLOWED_TARGETS", targets)];
         Plan {
             number,
             program: options.program.clone(),
@@ -99,11 +103,7 @@ impl DevCluster {
             raft_port,
             join: first.into_iter().collect(),
             arguments,
-            // Loopback too: the demo's and the trials' receivers are here.
-            environment: vec![
-                ("SECRET_KEY", key),
-                ("ALLOWED_TARGETS", "0.0.0.0/0,::/0,127.0.0.0/8,::1/128".to_owned()),
-            ],
+            environment: own.into_iter().chain(servers).collect(),
         }
     }
 

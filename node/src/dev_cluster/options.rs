@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 /// What a cluster on this machine shall be like.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -20,6 +22,8 @@ pub struct Options {
     pub profile: Option<String>,
     /// Further settings, `section.key=value`.
     pub settings: Vec<String>,
+    /// Environment of the nodes besides: the servers that they use.
+    pub servers: Vec<(&'static str, SecretString)>,
     /// How long forming may take.
     pub ready_within: Duration,
 }
@@ -36,6 +40,7 @@ impl Options {
             auth: true,
             profile: None,
             settings: Vec::new(),
+            servers: Vec::new(),
             ready_within: Duration::from_secs(60),
         }
     }

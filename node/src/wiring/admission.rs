@@ -20,6 +20,7 @@ use crate::coded::CodedError;
 use crate::config::HostPort;
 use crate::identity::{DataFolder, Identity, Register};
 use crate::lifecycle::{OnCancel, OnError, Stage, TaskKind};
+use crate::store_kind::StoreKind;
 
 /// How long one proposal may take.
 const PROPOSE: Duration = Duration::from_secs(5);
@@ -59,10 +60,12 @@ impl Admission {
         folder: &mut DataFolder,
         bound: &Bound,
     ) -> Result<(Identity, Nodes), CodedError> {
+        let store = StoreKind::of(&self.base.config);
         let identity = match folder.identity() {
-            Some(identity) => identity.clone(),
+            // One that was never let in takes what is configured now; any other was checked to have it.
+            Some(identity) => identity.keeping(store),
             None => {
-                let fresh = Identity::joiner(self.base.random());
+                let fresh = Identity::joiner(self.base.random(), store);
                 folder.save(fresh.clone())?;
                 fresh
             }
@@ -187,6 +190,7 @@ fn card(identity: &Identity, place: &Place) -> Card {
         incarnation: identity.incarnation(),
         raft_addr: place.raft_addr.clone(),
         rest_url: place.rest_url.clone(),
+        database: identity.store == StoreKind::Database,
     }
 }
 

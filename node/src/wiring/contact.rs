@@ -39,6 +39,7 @@ impl Contact for Wire {
             raft_addr: card.raft_addr.clone(),
             rest_url: card.rest_url.clone(),
             version: VERSION.to_owned(),
+            database: card.database,
         };
         let joined = self.0.join(peer, &asks, JOIN).await.map_err(|error| refusal(peer, error))?;
         let hub_raft::Joined { node, cluster, generation, nodes } = joined;
@@ -62,6 +63,10 @@ fn refusal(peer: &str, error: hub_raft::JoinError) -> JoinError {
             "the cluster was recovered without this node; what only this node has is in its data folder",
         )),
         E::Removed => JoinError::Never(coded(code::OTHER_CLUSTER, "this node was removed from the cluster")),
+        E::OtherStore => {
+            let what = "the cluster keeps its messages elsewhere than this node would: give all nodes the same DATABASE_URL, or none";
+            JoinError::Never(coded(code::OTHER_STORE, what))
+        }
         // Right after a restart the peer may still hold connections of the old process.
         E::IdentityTaken => JoinError::Perhaps(coded(
             code::IDENTITY_TAKEN,

@@ -44,6 +44,8 @@ pub struct Card {
     pub raft_addr: String,
     /// Base URL of its REST interface.
     pub rest_url: String,
+    /// A database keeps its messages.
+    pub database: bool,
 }
 
 /// It was let in.
@@ -272,6 +274,7 @@ mod tests {
             incarnation: 1,
             raft_addr: me.to_owned(),
             rest_url: "http://127.0.0.1:1".to_owned(),
+            database: false,
         };
         enter(&fake, &raft, raft.listen, &card, &HubClock::default()).await
     }

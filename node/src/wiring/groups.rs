@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::base::Base;
 use super::message_plane::MessagePlane;
-use super::{delivery, embedded};
+use super::{delivery, embedded, postgres};
 use crate::coded::CodedError;
 use crate::config::RaftProfile;
 use crate::control_port::Steered;
@@ -42,7 +42,7 @@ pub struct Groups {
 /// Opens the groups and the message store, and starts what they need.
 ///
 /// # Errors
-/// The data is damaged, or the disk fails.
+/// The data is damaged, the disk fails, or the database refuses this hub.
 pub async fn open(base: &Base, folder: &DataFolder, transport: &Transport) -> Result<Groups, CodedError> {
     let memory = MemoryOptions { dir: folder.path().join("control").join("snapshot") };
     let built = tokio::task::spawn_blocking(move || memory.build::<Machine>()).await;
@@ -51,7 +51,10 @@ pub async fn open(base: &Base, folder: &DataFolder, transport: &Transport) -> Re
     let control = open_group(base, port::Group::Control, control, machine, transport, None).await?;
     let state = follow_state(base, &view);
     let delivery = delivery::options(base).handle(state.clone(), base.time());
-    let messages = embedded::open(base, folder, transport, &delivery).await?;
+    let messages = match &base.config.postgres.url {
+        Some(url) => postgres::open(base, transport.node(), state.clone(), &delivery, url).await?,
+        None => embedded::open(base, folder, transport, &delivery).await?,
+    };
     Ok(Groups { control, view, state, messages, delivery })
 }
 

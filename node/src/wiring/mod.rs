@@ -8,12 +8,14 @@ pub mod base;
 pub mod contact;
 pub mod delivery;
 pub mod drain;
+mod drained_queue;
 pub mod embedded;
 pub mod forming;
 pub mod groups;
 mod key_sets;
 pub mod message_plane;
 mod node;
+pub mod postgres;
 pub mod recovery;
 pub mod targets;
 

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::control_port::{self, ControlPort, Led, LedGroups, Parts, follow, hand_over};
 use crate::identity::{DataFolder, Endpoints, Identity};
 use crate::lifecycle::{Failure, OnCancel, OnError, Stage, TaskKind, Tasks};
+use crate::store_kind::StoreKind;
 
 /// How long the others may take to say what their clocks show, at the start.
 const WALLS: Duration = Duration::from_secs(1);
@@ -74,6 +75,7 @@ impl Node {
         }
         let mut folder = DataFolder::open(&path)?;
         recovery::check(&folder)?;
+        StoreKind::of(&base.config).check(&folder)?;
         let bound = address::bind(&base.config).await?;
         let own_ports =
             [&bound.rest, &bound.raft].map(|one| one.local_addr().map_or(0, |address| address.port()));

@@ -1,6 +1,7 @@
 //! Clusters of real nodes in one process, on loopback ports.
 
 mod contract;
+mod database;
 mod health;
 mod keys;
 mod lone;

@@ -176,11 +176,21 @@ pub(crate) async fn lone(
 
 /// A lone node and two that joined it, all of them voters.
 pub(crate) async fn three(base: &Path, http: &Http) -> anyhow::Result<Vec<TestNode>> {
-    let first = TestNode::start(&base.join("1"), &[]).await?;
+    three_with(base, http, &[]).await
+}
+
+/// The same, each with these settings.
+pub(crate) async fn three_with(
+    base: &Path,
+    http: &Http,
+    settings: &[(&str, &str)],
+) -> anyhow::Result<Vec<TestNode>> {
+    let first = TestNode::start(&base.join("1"), settings).await?;
     let join = first.raft.clone();
+    let joining = [settings, &[("raft.join", &join)]].concat();
     let mut nodes = vec![first];
     for name in ["2", "3"] {
-        nodes.push(TestNode::start(&base.join(name), &[("raft.join", &join)]).await?);
+        nodes.push(TestNode::start(&base.join(name), &joining).await?);
     }
     for node in &nodes {
         node.ready(http).await?;
@@ -189,13 +199,14 @@ pub(crate) async fn three(base: &Path, http: &Http) -> anyhow::Result<Vec<TestNo
     Ok(nodes)
 }
 
-/// Waits until the node sees so many voters in both groups.
+/// Waits until the node sees so many voters in every group.
 pub(crate) async fn voters(http: &Http, url: &str, count: usize) -> anyhow::Result<()> {
     until("voters", || async {
         let (status, cluster) = http.get(&format!("{url}/api/v1/cluster")).await?;
         ensure!(status == StatusCode::OK, "{status}: {cluster}");
-        for group in ["control", "messages"] {
-            let found = cluster["groups"][group]["voters"].as_array().map_or(0, Vec::len);
+        let groups = cluster["groups"].as_object().context("no groups")?;
+        for (group, view) in groups {
+            let found = view["voters"].as_array().map_or(0, Vec::len);
             ensure!(found == count, "{group} has {found} voters: {cluster}");
         }
         Ok(())

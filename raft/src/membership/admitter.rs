@@ -28,6 +28,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub(super) struct Admitter {
     pub(super) control: ControlGroup,
     pub(super) view: View<Machine>,
+    /// A database keeps the messages: there is no group `messages`.
+    pub(super) database: bool,
 }
 
 fn refused(reason: Reason, detail: impl Into<String>) -> pb::JoinReply {
@@ -42,6 +44,9 @@ impl Admission for Admitter {
         let cluster = id_from(&request.cluster);
         if cluster != 0 && cluster != transport.cluster() {
             return refused(Reason::OtherCluster, "");
+        }
+        if request.database != self.database {
+            return refused(Reason::OtherStore, "");
         }
         if self.control.core.leading().is_some() {
             return self.admit(request).await;

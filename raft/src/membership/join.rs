@@ -27,6 +27,8 @@ pub struct Card {
     pub rest_url: String,
     /// Its software version.
     pub version: String,
+    /// A database keeps its messages; else the group `messages` does.
+    pub database: bool,
 }
 
 /// It was let in.
@@ -60,6 +62,9 @@ pub enum JoinError {
     /// The node was removed from the cluster.
     #[error("the node was removed from the cluster")]
     Removed,
+    /// The cluster keeps its messages elsewhere than the node does.
+    #[error("the cluster keeps its messages elsewhere")]
+    OtherStore,
     /// The cluster was recovered without the node.
     #[error("the cluster was recovered without the node")]
     OldGeneration,
@@ -133,6 +138,7 @@ impl Joiner {
                 cluster: card.cluster.map(id_to).unwrap_or_default(),
                 hops: 0,
                 timeout_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
+                database: card.database,
             };
             let reply = HubClient::new(channel).join(request).await;
             Ok::<_, JoinError>(reply.map_err(|status| later(&status))?.into_inner())
@@ -157,6 +163,7 @@ fn refusal(refused: &pb::JoinRefused) -> JoinError {
         Reason::IdentityTaken => JoinError::IdentityTaken,
         Reason::OtherCluster => JoinError::OtherCluster,
         Reason::Removed => JoinError::Removed,
+        Reason::OtherStore => JoinError::OtherStore,
         Reason::NoLeader => JoinError::Later(format!("no leader: {}", refused.detail)),
         Reason::Unknown => JoinError::Later(refused.detail.clone()),
     }

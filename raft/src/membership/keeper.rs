@@ -66,7 +66,8 @@ impl KeeperOptions {
         messages: Option<&Group<M>>,
         view: &View<Machine>,
     ) -> Keeper<M> {
-        let admitter = Admitter { control: control.clone(), view: view.clone() };
+        let admitter =
+            Admitter { control: control.clone(), view: view.clone(), database: messages.is_none() };
         if transport.inner.admit_by(Arc::new(admitter)).is_err() {
             tracing::error!("nodes are let in twice");
         }

@@ -169,6 +169,7 @@ fn card(node: Option<NodeId>, cluster: Option<u128>) -> Card {
         raft_addr: "127.0.0.1:1".to_owned(),
         rest_url: "http://127.0.0.1:1".to_owned(),
         version: "0.1.0".to_owned(),
+        database: false,
     }
 }
 

@@ -105,6 +105,7 @@ impl Plan {
             raft_addr: String::new(),
             rest_url: "http://127.0.0.1:1".to_owned(),
             version: "0.1.0".to_owned(),
+            database: false,
         };
         Self { dir, card, toys: |_| {}, keeper: KeeperOptions::default() }
     }

@@ -153,7 +153,7 @@ async fn migrate(connection: &mut PgConnection) -> Result<usize, SetupError> {
     }
     let missing = MIGRATIONS.iter().filter(|migration| !before.contains(&migration.version)).count();
     if missing > 0 {
-        MIGRATIONS.run(&mut *connection).await.map_err(|error| not_migrated(error, known))?;
+        MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| not_migrated(error, known))?;
     }
     Ok(missing)
 }

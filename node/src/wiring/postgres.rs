@@ -1,0 +1,176 @@
+//! PostgreSQL as the message store: brought up to date at the start, waited for while it does not answer, watched from then
+//! on. No raft group has a part in it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hub_core::control::State;
+use hub_core::id::{MessageId, NodeId};
+use hub_core::port::{Check, CheckStatus, Clock, Consistency, MessageStore};
+use hub_storage::postgres::{self, Ports, Prepared, SetupError, Store, prepare};
+use secrecy::SecretString;
+use tokio::sync::watch;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::base::Base;
+use super::drained_queue::DrainedQueue;
+use super::message_plane::MessagePlane;
+use crate::coded::CodedError;
+use crate::config::Secret;
+use crate::database::{refused, url_of};
+use crate::lifecycle::{OnCancel, OnError, Stage, TaskKind};
+use crate::worker::delivery::Handle;
+
+/// How long the start itself waits for the server. What takes longer goes on while the node runs.
+const FIRST: Duration = Duration::from_secs(5);
+/// One later attempt: migrations may take their time.
+const ATTEMPT: Duration = Duration::from_secs(600);
+/// The pause after an attempt that failed, and between two looks at a server that works.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A server that does not answer for so long does not answer.
+const ANSWER: Duration = Duration::from_secs(3);
+
+const fn kind(name: &'static str, on_cancel: OnCancel) -> TaskKind {
+    TaskKind { name, stage: Stage::Base, on_error: OnError::StopNode, on_cancel }
+}
+
+/// How the database fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It was never reached since the start.
+    Waited(String),
+    /// It answers; its version.
+    Answers(String),
+    /// It did before.
+    Silent(String),
+}
+
+impl Standing {
+    fn check(&self) -> Check {
+        let (status, detail) = match self {
+            Self::Waited(reason) => (CheckStatus::Failing, format!("waits for PostgreSQL: {reason}")),
+            Self::Answers(version) => (CheckStatus::Ok, format!("PostgreSQL {version} answers")),
+            Self::Silent(reason) => (CheckStatus::Failing, format!("PostgreSQL does not answer: {reason}")),
+        };
+        Check { name: "store", status, detail }
+    }
+}
+
+/// Makes the store and starts what it needs.
+///
+/// # Errors
+/// The database refuses this hub for good, with a code. One that does not answer is waited for, in the background.
+pub async fn open(
+    base: &Base,
+    node: NodeId,
+    state: watch::Receiver<State>,
+    slots: &Handle,
+    url: &Secret,
+) -> Result<MessagePlane, CodedError> {
+    let url = url_of(url);
+    let (standing, seen) = watch::channel(Standing::Waited("it was not asked yet".to_owned()));
+    let found = match prepare(&url, base.clock.instant() + FIRST).await {
+        Ok(prepared) => {
+            told(&prepared);
+            standing.send_replace(Standing::Answers(prepared.server.clone()));
+            Some(prepared.server)
+        }
+        Err(error) if error.is_final() => return Err(refused(error)),
+        Err(error) => {
+            warn!(reason = %error, "the database is waited for; until it answers this node is not ready");
+            standing.send_replace(Standing::Waited(error.to_string()));
+            None
+        }
+    };
+    let (service, store) = options(base, url.clone())
+        .build(Ports {
+            node,
+            clock: base.time(),
+            ids: Arc::clone(&base.ids),
+            slots: Arc::new(slots.clone()),
+            outbox: None,
+        })
+        .map_err(refused)?;
+    base.tasks.once(kind("message_store", OnCancel::Finish), |tokens| async move {
+        Box::pin(service.run(tokens.soft)).await;
+        Ok(())
+    });
+    let watcher = Watcher { clock: base.time(), url, store: store.clone(), standing };
+    base.tasks.once(kind("database", OnCancel::Drop), |_| async move {
+        watcher.run(found).await.map_err(|error| refused(error).into())
+    });
+    let store = Arc::new(store);
+    let queue = Arc::new(DrainedQueue::new(Arc::clone(&store) as _, node, state));
+    Ok(MessagePlane { store, queue, group: None, checks: Arc::new(move || vec![seen.borrow().check()]) })
+}
+
+fn options(base: &Base, url: SecretString) -> postgres::Options {
+    let mut options = postgres::Options::new(url);
+    options.connections = base.config.postgres.connections;
+    options.max_backlog = base.config.messages.backlog_limit;
+    options
+}
+
+fn told(prepared: &Prepared) {
+    info!(version = prepared.server, migrations_applied = prepared.applied, "the database is up to date");
+}
+
+/// Brings the database up to date as soon as it answers, and then sees whether it still does.
+struct Watcher {
+    clock: Arc<dyn Clock>,
+    url: SecretString,
+    store: Store,
+    standing: watch::Sender<Standing>,
+}
+
+impl Watcher {
+    /// Runs until the database turns out to refuse this hub for good.
+    async fn run(self, found: Option<String>) -> Result<(), SetupError> {
+        let version = match found {
+            Some(version) => version,
+            None => self.wait().await?,
+        };
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            let deadline = self.clock.instant() + ANSWER;
+            // Any row will do, this one does not exist.
+            let looked = self.store.get(MessageId(Uuid::nil()), Consistency::Stale, deadline).await;
+            let now = match looked {
+                Ok(_) => Standing::Answers(version.clone()),
+                Err(error) => Standing::Silent(error.to_string()),
+            };
+            self.note(now);
+        }
+    }
+
+    async fn wait(&self) -> Result<String, SetupError> {
+        loop {
+            match prepare(&self.url, self.clock.instant() + ATTEMPT).await {
+                Ok(prepared) => {
+                    told(&prepared);
+                    self.note(Standing::Answers(prepared.server.clone()));
+                    return Ok(prepared.server);
+                }
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => {
+                    if self.note(Standing::Waited(error.to_string())) {
+                        warn!(reason = %error, "the database is still waited for");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Whether that is news.
+    fn note(&self, now: Standing) -> bool {
+        self.standing.send_if_modified(|known| {
+            let news = *known != now;
+            if news {
+                *known = now;
+            }
+            news
+        })
+    }
+}
