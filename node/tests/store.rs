@@ -239,8 +239,13 @@ async fn once(case: &Case, count: usize) -> Option<suite::Verdict> {
     let other = (leader + 1) % count;
     let through = Through { other: nodes[other].store.clone(), leader: nodes[leader].store.clone() };
     let queue = Arc::new(nodes[leader].store.clone());
-    let stage =
-        Stage { store: Arc::new(through), queue, clock: world.clock.clone(), slots: world.slots.clone() };
+    let stage = Stage {
+        store: Arc::new(through),
+        queue,
+        clock: world.clock.clone(),
+        slots: world.slots.clone(),
+        moved: None,
+    };
     let verdict = (case.run)(&stage).await;
     let moved = nodes[leader].messages.leadership() != before;
     for node in nodes {

@@ -10,7 +10,7 @@ use hub_core::port::{Claimed, StoreError, Want};
 use hub_core::time::Timestamp;
 use sqlx::postgres::PgRow;
 
-use super::fault::{Fault, within};
+use super::fault::{Fault, command, within};
 use super::row;
 use super::store::Inner;
 
@@ -150,7 +150,7 @@ async fn transact(
     let mut lease = inner.work.acquire(deadline).await?;
     let connection = lease.connection();
     let granted = async {
-        within(during, deadline, sqlx::query("BEGIN").execute(&mut *connection)).await?;
+        command(connection, during, deadline, "BEGIN").await?;
         let rows = within(during, deadline, query.fetch_all(&mut *connection)).await?;
         rows.iter().map(read).collect::<Result<Vec<_>, _>>()
     };
@@ -158,7 +158,7 @@ async fn transact(
         Ok(claimed) => claimed,
         Err(fault) => return lease.close_transaction(Err(fault)).map_err(Fault::of_read),
     };
-    let committed = within(during, deadline, sqlx::query("COMMIT").execute(&mut *connection)).await;
+    let committed = command(connection, during, deadline, "COMMIT").await;
     match lease.close_transaction(committed) {
         Ok(_) => Ok(claimed),
         Err(fault) => {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use hub_core::port::StoreError;
+use sqlx::{Executor, PgConnection};
 
 /// A failure.
 #[derive(Debug, thiserror::Error)]
@@ -123,4 +124,14 @@ pub(super) async fn within<T>(
         Ok(done) => done.map_err(|error| Fault::of(during, &error)),
         Err(_) => Err(Fault::Lost { during, reason: "no answer in time".to_owned() }),
     }
+}
+
+/// Runs a command without arguments or rows, such as `BEGIN`.
+pub(super) async fn command(
+    connection: &mut PgConnection,
+    during: &'static str,
+    deadline: Instant,
+    text: &'static str,
+) -> Result<(), Fault> {
+    within(during, deadline, connection.execute(text)).await.map(drop)
 }

@@ -8,7 +8,7 @@ use hub_core::message::{Cursor, Filter, Page};
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use super::fault::{Fault, within};
+use super::fault::{Fault, command, within};
 use super::link::Link;
 use super::{record, row, text};
 use crate::listing::{Found, Ids, Path, Walk, walks};
@@ -28,10 +28,9 @@ pub(super) async fn list(
     let mut lease = link.acquire(deadline).await?;
     let connection = lease.connection();
     let page = async {
-        let begin = sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-        within(during, deadline, begin.execute(&mut *connection)).await?;
+        command(connection, during, deadline, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let page = read(connection, filter, after, limit, deadline).await?;
-        within(during, deadline, sqlx::query("COMMIT").execute(&mut *connection)).await?;
+        command(connection, during, deadline, "COMMIT").await?;
         Ok(page)
     };
     let page = page.await;

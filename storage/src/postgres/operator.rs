@@ -11,7 +11,7 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use uuid::Uuid;
 
-use super::fault::{Fault, within};
+use super::fault::{Fault, command, within};
 use super::row;
 use super::store::Inner;
 
@@ -177,12 +177,12 @@ async fn attempt(
     let mut lease = inner.work.acquire(deadline).await?;
     let connection = lease.connection();
     let work = async {
-        within(during, deadline, sqlx::query("BEGIN").execute(&mut *connection)).await?;
+        command(connection, during, deadline, "BEGIN").await?;
         let done = match rows(connection, id, deadline).await? {
             Some(rows) => decide(connection, order, rows, (id, request, part.number), deadline).await?,
             None => Done::NotFound,
         };
-        within(during, deadline, sqlx::query("COMMIT").execute(&mut *connection)).await?;
+        command(connection, during, deadline, "COMMIT").await?;
         Ok(done)
     };
     let done = work.await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hub_core::delivery::{Claim, SettleOutcome, Settlement};
+use hub_core::port::StoreError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,9 +22,10 @@ const DEPTHS: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
 /// Partitions ahead and folded counters are seen to so often, and up to so much later.
 const UPKEEP: Duration = Duration::from_secs(60);
-/// How long giving unused claims back may take; their leases end soon enough without it.
+/// How long giving unused claims back may take, when the node stops too, and the pause before it is tried again. Their
+/// leases end soon enough without it.
 const GIVE_BACK: Duration = Duration::from_secs(5);
-/// The same when the node stops.
+const AGAIN: Duration = Duration::from_millis(500);
 const LAST_GIVE_BACK: Duration = Duration::from_secs(1);
 
 /// The store's running part.
@@ -58,7 +60,9 @@ impl Service {
         }
         inner.queue.close();
         flushers.wait().await;
-        release(&inner, inner.signals.take_unused(), LAST_GIVE_BACK).await;
+        if let Err(error) = release(&inner, &inner.signals.take_unused(), LAST_GIVE_BACK).await {
+            tracing::debug!(%error, "unused claims run out by themselves");
+        }
     }
 }
 
@@ -105,20 +109,25 @@ async fn keep_up(inner: &Inner) {
 /// Releases claims that nobody will use: a message must not wait for a lease that nobody works under.
 async fn give_back(inner: &Inner) {
     loop {
-        release(inner, inner.signals.next_unused().await, GIVE_BACK).await;
+        let mut claims = inner.signals.next_unused().await;
+        if let Err(error) = release(inner, &claims, GIVE_BACK).await {
+            tracing::debug!(%error, count = claims.len(), "unused claims could not be given back yet");
+            tokio::time::sleep(AGAIN).await;
+            let now = inner.ports.clock.now();
+            claims.retain(|claim| claim.lease_end > now);
+            inner.signals.unused(claims);
+        }
     }
 }
 
-async fn release(inner: &Inner, claims: Vec<Claim>, within: Duration) {
-    if claims.is_empty() {
-        return;
-    }
+async fn release(inner: &Inner, claims: &[Claim], within: Duration) -> Result<(), StoreError> {
     let deadline = inner.ports.clock.instant() + within;
-    let count = claims.len();
-    let unused =
-        |claim: Claim| Settlement { claim, outcome: SettleOutcome::Released, attempt: None, error: None };
-    let settlements: Vec<Settlement> = claims.into_iter().map(unused).collect();
-    if let Err(error) = settle::settle(inner, &settlements, deadline).await {
-        tracing::debug!(%error, count, "unused claims run out by themselves");
-    }
+    let unused = |claim: &Claim| Settlement {
+        claim: claim.clone(),
+        outcome: SettleOutcome::Released,
+        attempt: None,
+        error: None,
+    };
+    let settlements: Vec<Settlement> = claims.iter().map(unused).collect();
+    settle::settle(inner, &settlements, deadline).await.map(drop)
 }

@@ -46,7 +46,7 @@ pub(super) async fn keeps_what_came(stage: &Stage) -> Verdict {
 pub(super) async fn repeats_an_id(stage: &Stage) -> Verdict {
     let message = stage.message(1, "sender", "target")?;
     let first = stage.accept(message.clone()).await?;
-    stage.clock.advance(Duration::from_secs(1));
+    stage.advance(Duration::from_secs(1)).await?;
     let claimed = stage.claim_one("target").await?;
     ensure!(stage.deliver(&claimed).await?, "a settlement under its claim");
     let again = stage.accept(message.clone()).await?;
@@ -65,7 +65,7 @@ pub(super) async fn knows_keys_for_a_day(stage: &Stage) -> Verdict {
     let same = with_key(stage.message(2, "sender", "target")?, "k", 1);
     let other = with_key(stage.message(3, "sender", "target")?, "k", 2);
     ensure!(!stage.accept(first.clone()).await?.replayed, "first use");
-    stage.clock.advance(Duration::from_secs(3_600));
+    stage.advance(Duration::from_secs(3_600)).await?;
     let replayed = stage.accept(same.clone()).await?;
     ensure_eq!((replayed.id, replayed.replayed), (first.id, true), "same body");
     ensure_eq!(replayed.created_at, first.created_at, "created_at of the first");
@@ -76,7 +76,7 @@ pub(super) async fn knows_keys_for_a_day(stage: &Stage) -> Verdict {
         key.caller = "somebody".to_owned();
     }
     stage.accept(stranger).await?;
-    stage.clock.advance(Duration::from_secs(23 * 3_600));
+    stage.advance(Duration::from_secs(23 * 3_600)).await?;
     let mut late = with_key(stage.message(4, "sender", "target")?, "k", 2);
     late.too_old_at = late.created_at.plus(Duration::from_secs(3_600));
     ensure!(!stage.accept(late).await?.replayed, "after a day the key is free");

@@ -29,7 +29,7 @@ pub(super) async fn expires(stage: &Stage) -> Verdict {
     let report = stage.sweep(100).await?;
     ensure_eq!((report.expired, report.more), (0, false), "before the time");
     ensure_eq!(report.next, Some(stage.now().plus(Duration::from_secs(10))), "the next end");
-    stage.clock.advance(Duration::from_secs(10));
+    stage.advance(Duration::from_secs(10)).await?;
     ensure!(stage.claim("two", 1).await?.is_empty(), "an attempt would start after expires_at");
     stage.sweep(100).await?;
     let mut states = Vec::new();
@@ -45,10 +45,10 @@ pub(super) async fn expires(stage: &Stage) -> Verdict {
 pub(super) async fn buries_the_old(stage: &Stage) -> Verdict {
     let old = stage.accept(stage.message(1, "sender", "here")?).await?.id;
     let lost = stage.accept(stage.message(2, "sender", "gone")?).await?.id;
-    stage.clock.advance(MAX_AGE.saturating_sub(LEASE));
+    stage.advance(MAX_AGE.saturating_sub(LEASE)).await?;
     let held = stage.accept(stage.message(3, "sender", "held")?).await?.id;
     stage.claim_one("held").await?;
-    stage.clock.advance(LEASE);
+    stage.advance(LEASE).await?;
     let young = stage.accept(stage.message(4, "sender", "here")?).await?.id;
     let mut buried = 0;
     for _ in 0..4 {
@@ -71,10 +71,10 @@ pub(super) async fn prunes_what_is_final(stage: &Stage) -> Verdict {
     for one in stage.claim("target", 4).await? {
         ensure!(stage.deliver(&one).await?, "a delivery");
     }
-    stage.clock.advance(RETENTION.saturating_sub(Duration::from_millis(1)));
+    stage.advance(RETENTION.saturating_sub(Duration::from_millis(1))).await?;
     let report = stage.sweep(100).await?;
     ensure_eq!((report.pruned, report.buried), (0, 1), "before the retention has passed");
-    stage.clock.advance(Duration::from_millis(1));
+    stage.advance(Duration::from_millis(1)).await?;
     let report = stage.sweep(3).await?;
     ensure_eq!((report.pruned, report.more), (3, true), "the first part");
     let report = stage.sweep(3).await?;

@@ -153,6 +153,15 @@ impl Stage {
         self.clock.now()
     }
 
+    /// Moves the time forward.
+    pub(super) async fn advance(&self, by: Duration) -> Result<(), Failure> {
+        self.clock.advance(by);
+        match &self.moved {
+            Some(moved) => moved(self.now()).await.map_err(Failure::new),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         self.clock.instant() + Duration::from_secs(60)
     }

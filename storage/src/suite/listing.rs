@@ -59,7 +59,7 @@ fn newest_first(mut ids: Vec<MessageId>) -> Vec<MessageId> {
 pub(super) async fn pages_newest_first(stage: &Stage) -> Verdict {
     let mut ids = Vec::new();
     for number in 0..23 {
-        stage.clock.advance(Duration::from_millis(number % 3));
+        stage.advance(Duration::from_millis(number % 3)).await?;
         ids.push(
             stage.accept(stage.message(number, "sender", if number % 2 == 0 { "a" } else { "b" })?).await?.id,
         );
@@ -86,7 +86,7 @@ pub(super) async fn filters(stage: &Stage) -> Verdict {
         message.correlation_id = (number % 5 == 0).then(|| "c".into());
         stage.accept(message.clone()).await?;
         all.push((message, Status::Pending));
-        stage.clock.advance(Duration::from_secs(60));
+        stage.advance(Duration::from_secs(60)).await?;
     }
     for (target, outcome, status) in [
         ("t-1", Some(SettleOutcome::Delivered), Status::Delivered),

@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use hub_core::port::{DeliveryQueue, MessageStore, StoreError};
+use hub_core::time::Timestamp;
 
 pub use kit::{Ids, ManualClock, TestSlots, plain_message};
 pub use local::LocalReplicator;
@@ -29,7 +30,14 @@ pub struct Stage {
     pub clock: Arc<ManualClock>,
     /// The delivery slots that the store asks for; none are free at first.
     pub slots: Arc<TestSlots>,
+    /// Told, and waited for, whenever the clock was moved: a store that asks a clock elsewhere moves that one too.
+    pub moved: Option<Moved>,
 }
+
+/// Moves another clock to a time.
+pub type Moved = Arc<dyn Fn(Timestamp) -> Moving + Send + Sync>;
+/// A clock on its way to another time.
+pub type Moving = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 /// The backlog bound that the store under test has.
 pub const BACKLOG_BOUND: u64 = 40;

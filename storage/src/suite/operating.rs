@@ -39,14 +39,14 @@ pub(super) async fn cancels_what_waits(stage: &Stage) -> Verdict {
     ensure!(stage.claim("one", 1).await?.is_empty(), "claimed after the cancel");
     ensure_eq!(stage.backlog("one").await?.depth, 0, "depth");
 
-    stage.clock.advance(Duration::from_secs(1));
+    stage.advance(Duration::from_secs(1)).await?;
     let failed = stage.send_one("two").await?;
     let claimed = stage.claim_one("two").await?;
     ensure_eq!(stage.cancel(failed).await?, CancelOutcome::Conflict(Status::Delivering), "a claimed one");
     ensure!(stage.fail(&claimed, AttemptOutcome::Failed).await?, "a retry");
     ensure_eq!(stage.cancel(failed).await?, CERTAIN, "the target answered that it did not take it");
 
-    stage.clock.advance(Duration::from_secs(1));
+    stage.advance(Duration::from_secs(1)).await?;
     let delivered = stage.send_one("three").await?;
     let claimed = stage.claim_one("three").await?;
     ensure!(stage.deliver(&claimed).await?, "a delivery");
@@ -64,17 +64,17 @@ pub(super) async fn cancels_with_doubt(stage: &Stage) -> Verdict {
     ensure!(stage.fail(&claimed, AttemptOutcome::NotSent).await?, "another retry");
     ensure_eq!(stage.cancel(unanswered).await?, DOUBTFUL, "an earlier attempt had no answer");
 
-    stage.clock.advance(Duration::from_secs(1));
+    stage.advance(Duration::from_secs(1)).await?;
     let lapsed = stage.send_one("two").await?;
     stage.claim_one("two").await?;
-    stage.clock.advance(LEASE);
+    stage.advance(LEASE).await?;
     ensure_eq!(stage.cancel(lapsed).await?, DOUBTFUL, "its lease ran out: nobody knows what its node did");
     let backlog = stage.backlog("two").await?;
     ensure_eq!((backlog.depth, backlog.in_flight), (0, 0), "counters");
 
     let reclaimed = stage.send_one("three").await?;
     stage.claim_one("three").await?;
-    stage.clock.advance(LEASE);
+    stage.advance(LEASE).await?;
     let claimed = stage.claim_one("three").await?;
     ensure!(stage.fail(&claimed, AttemptOutcome::NotSent).await?, "a retry");
     ensure_eq!(stage.cancel(reclaimed).await?, DOUBTFUL, "an earlier lease ran out");
@@ -91,7 +91,7 @@ pub(super) async fn replays_a_dead_letter(stage: &Stage) -> Verdict {
         "not dead yet"
     );
     ensure!(stage.bury("target").await?, "a burial");
-    stage.clock.advance(MAX_AGE);
+    stage.advance(MAX_AGE).await?;
     let done = DeadLetterOutcome::Done(Status::Pending);
     ensure_eq!(stage.store.replay(id, stage.deadline()).await?, done, "a dead letter");
     let record = stage.get(id).await?;
@@ -104,12 +104,12 @@ pub(super) async fn replays_a_dead_letter(stage: &Stage) -> Verdict {
     ensure_eq!((backlog.depth, backlog.dead_letters), (1, 0), "counters");
     ensure_eq!(stage.cancel(id).await?, DOUBTFUL, "an attempt before the replay had no answer");
 
-    stage.clock.advance(Duration::from_secs(1));
+    stage.advance(Duration::from_secs(1)).await?;
     let mut brief = stage.message(7, "sender", "brief")?;
     brief.expires_at = Some(stage.now().plus(Duration::from_secs(10)));
     let brief = stage.accept(brief).await?.id;
     ensure!(stage.bury("brief").await?, "a burial");
-    stage.clock.advance(Duration::from_secs(10));
+    stage.advance(Duration::from_secs(10)).await?;
     let outcome = stage.store.replay(brief, stage.deadline()).await?;
     ensure_eq!(outcome, DeadLetterOutcome::Expired, "past its expires_at");
     let missing = message_id(stage.now(), 999);

@@ -16,7 +16,7 @@ pub(super) async fn claims_by_priority_then_due(stage: &Stage) -> Verdict {
         message.priority = Priority::new(priority).unwrap_or_default();
         wanted.push((u8::MAX - priority, number, message.id));
         stage.accept(message).await?;
-        stage.clock.advance(Duration::from_millis(5));
+        stage.advance(Duration::from_millis(5)).await?;
     }
     stage.send(100..103, "other").await?;
     wanted.sort_unstable();
@@ -48,7 +48,7 @@ pub(super) async fn waits_for_the_due_time(stage: &Stage) -> Verdict {
     ensure!(targets.is_empty(), "nothing is due: {targets:?}");
     ensure_eq!(next, Some(stage.now().plus(LEASE)), "the lease is next");
     ensure_eq!(stage.get(later.id).await?.retry_at, later.deliver_at, "retry_at of a scheduled one");
-    stage.clock.advance(Duration::from_secs(60));
+    stage.advance(Duration::from_secs(60)).await?;
     ensure_eq!(names(stage.queue.due().await?.0), ["target"], "due at its time");
     let claimed = stage.claim("target", 1).await?;
     ensure_eq!(claimed.iter().map(|one| one.message.id).collect::<Vec<_>>(), [later.id], "at its time");
@@ -99,7 +99,7 @@ pub(super) async fn retries(stage: &Stage) -> Verdict {
     );
     ensure_eq!(record.error_message.as_deref(), Some("it failed"), "error_message");
     ensure!(stage.claim("target", 1).await?.is_empty(), "claimed before its time");
-    stage.clock.advance(Duration::from_secs(5));
+    stage.advance(Duration::from_secs(5)).await?;
     let claimed = stage.claim_one("target").await?;
     ensure_eq!((claimed.claim.attempt, claimed.retry_count), (2, 1), "second attempt");
     let retry = SettleOutcome::RetryAt { at: stage.now(), counted: false };
@@ -137,9 +137,9 @@ pub(super) async fn gives_back_a_claim(stage: &Stage) -> Verdict {
 pub(super) async fn lets_a_lease_run_out(stage: &Stage) -> Verdict {
     let id = stage.send_one("target").await?;
     let old = stage.claim_one("target").await?;
-    stage.clock.advance(LEASE.saturating_sub(Duration::from_millis(1)));
+    stage.advance(LEASE.saturating_sub(Duration::from_millis(1))).await?;
     ensure!(stage.claim("target", 1).await?.is_empty(), "claimed under a live lease");
-    stage.clock.advance(Duration::from_millis(1));
+    stage.advance(Duration::from_millis(1)).await?;
     ensure_eq!(stage.queue.due().await?.0.len(), 1, "targets with due messages");
     let new = stage.claim_one("target").await?;
     ensure_eq!((new.message.id, new.claim.attempt, new.retry_count), (id, 2, 0), "the new claim");
@@ -169,7 +169,7 @@ pub(super) async fn buries(stage: &Stage) -> Verdict {
 pub(super) async fn counts(stage: &Stage) -> Verdict {
     let first = stage.now();
     stage.send(0..6, "target").await?;
-    stage.clock.advance(Duration::from_secs(1));
+    stage.advance(Duration::from_secs(1)).await?;
     let claimed = stage.claim("target", 4).await?;
     let backlog = stage.backlog("target").await?;
     ensure_eq!((backlog.depth, backlog.in_flight, backlog.accepted_total), (6, 4, 6), "while claimed");

@@ -15,7 +15,7 @@ use super::queue::Unit;
 use super::{judge, statement};
 use crate::postgres::Outgoing;
 use crate::postgres::backlog;
-use crate::postgres::fault::{Fault, within};
+use crate::postgres::fault::{Fault, command};
 use crate::postgres::store::Inner;
 
 /// The pause before the same statement is sent again.
@@ -198,7 +198,7 @@ async fn attempt(inner: &Inner, batch: &mut Batch, repeated: bool, deadline: Ins
     let connection = lease.connection();
     let work = async {
         if batch.atomic {
-            within(during, deadline, sqlx::query("BEGIN").execute(&mut *connection)).await?;
+            command(connection, during, deadline, "BEGIN").await?;
         }
         let new =
             statement::insert(connection, batch.open(), inner.ports.node, part.number, deadline).await?;
@@ -215,7 +215,7 @@ async fn attempt(inner: &Inner, batch: &mut Batch, repeated: bool, deadline: Ins
         let refused = batch.has_refusal() || verdicts.values().any(Verdict::is_refusal);
         if batch.atomic {
             let end = if refused { "ROLLBACK" } else { "COMMIT" };
-            within(during, deadline, sqlx::query(end).execute(&mut *connection)).await?;
+            command(connection, during, deadline, end).await?;
         }
         verdicts.extend(new.into_iter().map(|id| (id, Verdict::New)));
         Ok(verdicts)
