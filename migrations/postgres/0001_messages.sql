@@ -166,7 +166,9 @@ BEGIN
             IF to_regclass(child) IS NULL THEN
                 -- The same lock for all hubs: only one makes them, the others then find them.
                 PERFORM pg_advisory_xact_lock(4854, 1);
-                IF to_regclass(child) IS NULL THEN
+                -- Asked by a query: after a lock of this kind, names are still looked up as they were before it.
+                IF NOT EXISTS (SELECT 1 FROM pg_class c JOIN pg_class p USING (relnamespace)
+                               WHERE c.relname = child AND p.oid = parent::regclass) THEN
                     EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', child, parent);
                     IF parent = 'messages' THEN
                         -- Room for the end of a message on the page of its beginning.

@@ -61,11 +61,13 @@ impl Looks {
         if complete {
             state.floor = database_now.saturating_sub(OVERLAP_MS);
         } else {
+            // There are more.
             state.last = None;
         }
     }
 
-    fn failed(&self) {
+    /// The next look is not too early, whenever it comes.
+    fn again(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).last = None;
     }
 
@@ -80,7 +82,7 @@ pub(super) async fn lapse(inner: &Inner, deadline: Instant) -> Result<u64, Fault
     let part = inner.parts.take();
     let query = sqlx::query(LAPSE).bind(floor).bind(LAPSES).bind(part.number);
     let rows = inner.work.write("ending leases", deadline, query).await;
-    let rows = rows.inspect_err(|_| inner.looks.failed())?;
+    let rows = rows.inspect_err(|_| inner.looks.again())?;
     inner.parts.put(part);
     let mut lapsed = 0;
     let mut database_now = 0;
@@ -187,22 +189,41 @@ pub(super) async fn due(
     deadline: Instant,
 ) -> Result<(Vec<ServiceName>, Option<Timestamp>), Fault> {
     lapse(inner, deadline).await?;
+    let mut found = look(inner, deadline).await?;
+    if found.lapsed {
+        inner.looks.again();
+        lapse(inner, deadline).await?;
+        found = look(inner, deadline).await?;
+    }
+    Ok((found.due.into_iter().collect(), found.next))
+}
+
+/// What one look found.
+#[derive(Default)]
+struct Found {
+    due: BTreeSet<ServiceName>,
+    next: Option<Timestamp>,
+    /// A lease ran out that is not taken away yet.
+    lapsed: bool,
+}
+
+async fn look(inner: &Inner, deadline: Instant) -> Result<Found, Fault> {
     let floor = inner.looks.floor();
     let now = inner.ports.clock.now();
     let rows = inner.work.read("looking for due messages", deadline, || sqlx::query(DUE).bind(floor)).await?;
-    let (mut due, mut next) = (BTreeSet::new(), None::<Timestamp>);
+    let mut look = Found::default();
     for found in &rows {
         let there = row::time(found, 0)?;
         let Some(at) = row::optional_time(found, 2)? else { continue };
-        match row::get::<Option<&str>>(found, 1)? {
-            Some(_) if at <= there => {
-                due.insert(row::service(found, 1)?);
-            }
-            _ => {
-                let at = now.plus(at.since(there));
-                next = Some(next.map_or(at, |first| first.min(at)));
-            }
+        let is_lease = row::get::<Option<&str>>(found, 1)?.is_none();
+        if at > there {
+            let at = now.plus(at.since(there));
+            look.next = Some(look.next.map_or(at, |first| first.min(at)));
+        } else if is_lease {
+            look.lapsed = true;
+        } else {
+            look.due.insert(row::service(found, 1)?);
         }
     }
-    Ok((due.into_iter().collect(), next))
+    Ok(look)
 }

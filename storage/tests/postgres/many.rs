@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hub_core::delivery::{AttemptOutcome, SettleOutcome, Settlement};
 use hub_core::message::{Attempt, Fingerprint, IdempotencyKey, Status};
-use hub_core::port::{AcceptMode, Claimed, Clock, Consistency, DeliveryQueue, MessageStore, QueueSignal};
+use hub_core::port::{AcceptMode, Claimed, Consistency, DeliveryQueue, MessageStore, QueueSignal};
 use hub_storage::suite::ManualClock;
 use uuid::Uuid;
 

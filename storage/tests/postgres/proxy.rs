@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// What the proxy does from now on.
@@ -15,8 +16,8 @@ struct Plan {
     needle: Mutex<Option<Vec<u8>>>,
     /// And nobody is let in after it.
     stay_down: AtomicBool,
-    /// New connections are dropped at once.
-    down: AtomicBool,
+    /// Connections are dropped, and new ones at once.
+    down: watch::Sender<bool>,
     cuts: AtomicU32,
 }
 
@@ -70,7 +71,7 @@ impl Proxy {
     }
 
     pub(crate) fn set_down(&self, down: bool) {
-        self.plan.down.store(down, Ordering::SeqCst);
+        self.plan.down.send_replace(down);
     }
 
     /// How often it cut.
@@ -81,7 +82,7 @@ impl Proxy {
 
 async fn serve(listener: TcpListener, server: SocketAddr, plan: Arc<Plan>) {
     while let Ok((client, _)) = listener.accept().await {
-        if plan.down.load(Ordering::SeqCst) {
+        if *plan.down.borrow() {
             continue;
         }
         #[expect(clippy::disallowed_methods, reason = "the test is the lifecycle")]
@@ -89,12 +90,18 @@ async fn serve(listener: TcpListener, server: SocketAddr, plan: Arc<Plan>) {
     }
 }
 
+async fn went_down(down: &mut watch::Receiver<bool>) {
+    let _ = down.wait_for(|down| *down).await;
+}
+
 async fn carry(mut client: TcpStream, server: SocketAddr, plan: Arc<Plan>) {
     let Ok(mut server) = TcpStream::connect(server).await else { return };
     let (mut asked, mut answered) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     let mut doomed = false;
+    let mut down = plan.down.subscribe();
     loop {
         tokio::select! {
+            () = went_down(&mut down) => return,
             read = client.read(&mut asked) => match read {
                 Ok(count) if count > 0 => {
                     doomed |= plan.finds(&asked[..count]);
@@ -107,7 +114,7 @@ async fn carry(mut client: TcpStream, server: SocketAddr, plan: Arc<Plan>) {
             read = server.read(&mut answered) => match read {
                 Ok(count) if count > 0 => {
                     if doomed {
-                        plan.down.store(plan.stay_down.load(Ordering::SeqCst), Ordering::SeqCst);
+                        plan.down.send_replace(plan.stay_down.load(Ordering::SeqCst));
                         plan.cuts.fetch_add(1, Ordering::SeqCst);
                         return;
                     }

@@ -168,8 +168,8 @@ async fn write(inner: &Inner, batch: &mut Batch, deadline: Instant) -> Written {
                 continue;
             }
             Fault::Refused { .. } if fault.is_of_the_data() => return Written::Spoiled,
-            Fault::Unreachable(reason) => turn_away(inner, reason),
-            _ => {}
+            Fault::Unreachable(_) | Fault::Refused { .. } => turn_away(inner, &fault),
+            Fault::Corrupt(_) => {}
         }
         if !unknown {
             return Written::Failed(fault.into());
@@ -182,10 +182,10 @@ async fn write(inner: &Inner, batch: &mut Batch, deadline: Instant) -> Written {
     }
 }
 
-/// The server is gone: nobody who still waits in the queue needs to wait longer.
-fn turn_away(inner: &Inner, reason: &str) {
+/// The server is gone, or writes nothing: nobody who still waits in the queue needs to wait longer.
+fn turn_away(inner: &Inner, fault: &Fault) {
     for unit in inner.queue.drain() {
-        let error = StoreError::from(Fault::Unreachable(reason.to_owned()));
+        let error = StoreError::Unavailable { reason: fault.to_string(), retryable: true };
         let _ = unit.answer.send(Err(error));
     }
 }
