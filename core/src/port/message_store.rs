@@ -9,7 +9,7 @@ use crate::message::{Cursor, Filter, NewMessage, Page, Record, Status};
 use crate::time::Timestamp;
 
 /// Why a store could not do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// Certainly not done. `retryable` says whether waiting may help.
     #[error("message store is not available: {reason}")]

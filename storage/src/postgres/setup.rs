@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
+use sqlx::{ConnectOptions, Connection, PgConnection};
 
 /// Every migration that this version knows.
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
@@ -97,7 +97,8 @@ pub(super) fn parse(url: &SecretString) -> Result<PgConnectOptions, SetupError> 
         return Err(SetupError::Url("it must begin with postgres://".to_owned()));
     }
     let options = PgConnectOptions::from_str(text).map_err(|error| SetupError::Url(error.to_string()))?;
-    Ok(options.application_name("message-hub"))
+    // What statements do is said by those who send them.
+    Ok(options.application_name("message-hub").disable_statement_logging())
 }
 
 /// Connects, checks the server, applies the migrations that are missing (one hub at a time, under an advisory lock) and makes

@@ -124,7 +124,7 @@ impl Batch {
         if let Err(error) = written {
             for unit in self.units {
                 // A caller that has gone does not want to know.
-                let _ = unit.answer.send(Err(copy(&error)));
+                let _ = unit.answer.send(Err(error.clone()));
             }
             return;
         }
@@ -178,18 +178,4 @@ fn judged(row: &Row, retry_after: Duration) -> Judged {
 
 fn full(target: &ServiceName, retry_after: Duration) -> AcceptRefusal {
     AcceptRefusal::BacklogFull { target: target.clone(), retry_after }
-}
-
-/// The same error for another caller.
-fn copy(error: &StoreError) -> StoreError {
-    match error {
-        StoreError::Unavailable { reason, retryable } => {
-            StoreError::Unavailable { reason: reason.clone(), retryable: *retryable }
-        }
-        StoreError::DiskLow => StoreError::DiskLow,
-        StoreError::Overloaded => StoreError::Overloaded,
-        StoreError::TooLarge { bytes } => StoreError::TooLarge { bytes: *bytes },
-        StoreError::Unknown(reason) => StoreError::Unknown(reason.clone()),
-        StoreError::Corrupt(reason) => StoreError::Corrupt(reason.clone()),
-    }
 }

@@ -178,22 +178,9 @@ async fn write(inner: Arc<Inner>, entry: Vec<Waiting>) {
         let answer = match &outcome {
             Ok(_) if own.len() == waiting.settlements.len() => Ok(own),
             Ok(_) => Err(StoreError::Unknown("too few answers".to_owned())),
-            Err(error) => Err(copy(error)),
+            Err(error) => Err(error.clone()),
         };
         // A caller that has gone does not want to know.
         let _ = waiting.answer.send(answer);
-    }
-}
-
-fn copy(error: &StoreError) -> StoreError {
-    match error {
-        StoreError::Unavailable { reason, retryable } => {
-            StoreError::Unavailable { reason: reason.clone(), retryable: *retryable }
-        }
-        StoreError::DiskLow => StoreError::DiskLow,
-        StoreError::Overloaded => StoreError::Overloaded,
-        StoreError::TooLarge { bytes } => StoreError::TooLarge { bytes: *bytes },
-        StoreError::Unknown(reason) => StoreError::Unknown(reason.clone()),
-        StoreError::Corrupt(reason) => StoreError::Corrupt(reason.clone()),
     }
 }
