@@ -202,7 +202,7 @@ BEGIN
         SELECT c.oid, substring(c.relname FROM '[0-9]{8}$') FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
         WHERE i.inhparent = 'messages'::regclass ORDER BY c.relname
     LOOP
-        CONTINUE WHEN to_date(suffix, 'YYYYMMDD') + 1 > (before AT TIME ZONE 'UTC')::date;
+        CONTINUE WHEN suffix IS NULL OR to_date(suffix, 'YYYYMMDD') + 1 > (before AT TIME ZONE 'UTC')::date;
         EXECUTE format('SELECT EXISTS (SELECT 1 FROM %s)', child) INTO holds;
         CONTINUE WHEN holds;
         BEGIN

@@ -109,8 +109,7 @@ pub(super) async fn claim(
     let targets: Vec<&str> = merged.keys().map(ServiceName::as_str).collect();
     let counts: Vec<i64> = merged.values().map(|(count, _)| i64::from(*count)).collect();
     let leases: Vec<Duration> = merged.values().map(|(_, lease)| *lease).collect();
-    let millis: Vec<i64> =
-        leases.iter().map(|lease| i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)).collect();
+    let millis: Vec<i64> = leases.iter().copied().map(row::millis).collect();
     let part = inner.parts.take();
     let query = sqlx::query(CLAIM)
         .bind(targets)

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::claim;
 use super::fault::Fault;
 use super::outbox_port::Outgoing;
-use super::row;
+use super::row::{self, millis};
 use super::store::Store;
 use crate::rabbitmq::{Rows, UNDERTAKEN, Undertaken, Wanted};
 
@@ -30,10 +30,6 @@ fn outgoing(found: &PgRow) -> Result<Outgoing, Fault> {
         target: row::service(found, 1)?,
         priority: row::priority(found, 2)?,
     })
-}
-
-fn millis(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn number(found: &PgRow, column: usize) -> Result<u32, Fault> {

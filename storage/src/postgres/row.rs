@@ -1,6 +1,7 @@
 //! Columns of rows, read as what they are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hub_core::id::{MessageId, ServiceName};
 use hub_core::message::{Message, Priority, Status};
@@ -10,6 +11,12 @@ use sqlx::{Decode, Postgres, Row, Type};
 use uuid::Uuid;
 
 use super::fault::Fault;
+
+/// Whole milliseconds, as statements take durations; at most some thousand years, so that the database can add them up.
+pub(super) fn millis(duration: Duration) -> i64 {
+    const MOST: i64 = 100_000_000_000_000;
+    i64::try_from(duration.as_millis()).unwrap_or(MOST).min(MOST)
+}
 
 /// One column.
 pub(super) fn get<'r, T>(row: &'r PgRow, column: usize) -> Result<T, Fault>

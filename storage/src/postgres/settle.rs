@@ -143,7 +143,7 @@ fn giving_back<'q>(
             SettleOutcome::RetryAt { at, counted } => Some((at.since(now), *counted)),
             _ => None,
         };
-        waits.push(retry.map(|(wait, _)| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)));
+        waits.push(retry.map(|(wait, _)| row::millis(wait)));
         counted.push(i32::from(retry.is_some_and(|(_, counted)| counted)));
     }
     let query = sqlx::query(GIVE_BACK)

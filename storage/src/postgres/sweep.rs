@@ -27,7 +27,7 @@ const OLD_KEYS: &str = "WITH old AS MATERIALIZED (SELECT k.caller, k.key FROM id
 /// The next end, and the time by the same clock.
 const NEXT: &str = "SELECT hub_millis(hub_now()), (SELECT hub_millis(d.ends_at) FROM deliveries d WHERE d.owner IS NULL \
      ORDER BY d.ends_at LIMIT 1)";
-const DROP_PARTITIONS: &str = "SELECT hub_drop_partitions(hub_time($1))";
+const DROP_PARTITIONS: &str = "SELECT hub_drop_partitions(hub_now() - $1 * interval '1 millisecond')";
 
 /// Empty partitions are looked for so often.
 const DROP: Duration = Duration::from_secs(60);
@@ -74,13 +74,13 @@ async fn run(
     let most = i64::from(limit);
     claim::lapse(inner, deadline).await?;
     let (expired, buried) = end(inner, registered, most, deadline).await?;
-    let before = inner.ports.clock.now().minus(retention);
-    let query = sqlx::query(PRUNE).bind(before.as_millis()).bind(most);
+    let retention = row::millis(retention);
+    let query = sqlx::query(PRUNE).bind(retention).bind(most);
     let pruned = number(&link.write("deleting old messages", deadline, query).await?, 0)?;
     let keys = link.write("deleting old keys", deadline, sqlx::query(OLD_KEYS).bind(most)).await?;
     let keys = number(&keys, 0)?;
     if inner.last_drop.is_due(inner.ports.clock.now()) {
-        let query = sqlx::query(DROP_PARTITIONS).bind(before.as_millis());
+        let query = sqlx::query(DROP_PARTITIONS).bind(retention);
         link.write("dropping partitions", deadline, query).await?;
     }
     let now = inner.ports.clock.now();

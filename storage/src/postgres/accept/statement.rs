@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hub_core::id::NodeId;
 use hub_core::time::Timestamp;
@@ -40,14 +40,9 @@ struct Columns<'a> {
     publishes: Vec<Option<i64>>,
 }
 
-/// Whole milliseconds of a duration.
-pub(in crate::postgres) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
 impl<'a> Columns<'a> {
-    fn push(&mut self, row: &'a Row) {
-        let message = &row.message;
+    fn push(&mut self, one: &'a Row) {
+        let message = &one.message;
         let key = message.idempotency.as_ref();
         self.ids.push(message.id.0);
         self.senders.push(message.sender.as_str());
@@ -67,8 +62,8 @@ impl<'a> Columns<'a> {
         self.callers.push(key.map(|key| text::exact(&key.caller)));
         self.keys.push(key.map(|key| text::exact(&key.key)));
         self.fingerprints.push(key.map(|key| key.fingerprint.0.to_vec()));
-        self.leases.push(row.lease.map(millis));
-        self.publishes.push(row.publish.map(millis));
+        self.leases.push(one.lease.map(row::millis));
+        self.publishes.push(one.publish.map(row::millis));
     }
 }
 

@@ -1,14 +1,16 @@
--- Deletes messages that ended at or before $1 (dead letters stay), with their attempts. One hub at a time. Delivered ones are
+-- Deletes messages that ended $1 milliseconds ago or earlier (dead letters stay), with their attempts. One hub at a time. Delivered ones are
 -- found by their ids, which are about as old as they are: no index is written when a message is delivered.
-WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(4854, 2) AS mine),
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(4854, 2) AS mine, hub_now() - $1 * interval '1 millisecond' AS before
+),
 old AS MATERIALIZED (
     (SELECT m.id FROM messages m
-     WHERE (SELECT mine FROM turn) AND m.id < hub_id_at(hub_time($1) + interval '1 minute') AND m.status = 'delivered'
-        AND m.processed_at <= hub_time($1)
+     WHERE (SELECT mine FROM turn) AND m.id < hub_id_at((SELECT before FROM turn) + interval '1 minute') AND m.status = 'delivered'
+        AND m.processed_at <= (SELECT before FROM turn)
      ORDER BY m.id LIMIT $2)
     UNION ALL
     (SELECT e.id FROM endings e
-     WHERE (SELECT mine FROM turn) AND e.status <> 'dead_letter' AND e.ended_at <= hub_time($1)
+     WHERE (SELECT mine FROM turn) AND e.status <> 'dead_letter' AND e.ended_at <= (SELECT before FROM turn)
      ORDER BY e.ended_at LIMIT $2)
     LIMIT $2
 ),
