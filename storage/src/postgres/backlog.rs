@@ -15,7 +15,7 @@ use super::row;
 
 /// A part is left for a new one after so many additions: each leaves a dead row behind, and while some session holds an old
 /// snapshot those cannot be cleared away and would be walked over again and again.
-const USES: u32 = 500;
+const USES: u32 = 2_000;
 
 macro_rules! sums {
     ($where:literal) => {
@@ -42,7 +42,7 @@ const DEPTHS_OF: &str =
 
 /// Puts parts together that nobody has added to for a while.
 pub(super) const FOLD: &str = "WITH old AS (DELETE FROM backlog b WHERE b.slot <> 0 \
-      AND b.touched_at < hub_now() - interval '10 minutes' RETURNING b.*) \
+      AND b.touched_at < hub_now() - interval '1 minute' RETURNING b.*) \
      INSERT INTO backlog AS b (target, slot, depth, in_flight, accepted_total, delivered_total, dead_letters, touched_at) \
      SELECT o.target, 0, sum(o.depth), sum(o.in_flight), sum(o.accepted_total), sum(o.delivered_total), \
       sum(o.dead_letters), hub_now() FROM old o GROUP BY o.target \

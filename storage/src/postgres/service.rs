@@ -1,7 +1,7 @@
 //! What has to run for the store: flushers, and what is looked after now and then.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hub_core::delivery::{Claim, SettleOutcome, Settlement};
 use hub_core::port::StoreError;
@@ -20,6 +20,8 @@ const DEPTHS: Duration = Duration::from_secs(1);
 /// What other nodes left due, and leases that ran out, are looked for so often, and up to so much later. Own messages need
 /// no look: this is only for those whose node had no slot for them, or died.
 const LOOK: Duration = Duration::from_secs(1);
+/// The longest pause of both, however long they take.
+const LONGEST_REST: Duration = Duration::from_secs(10);
 /// Partitions ahead and folded counters are seen to so often, and up to so much later.
 const UPKEEP: Duration = Duration::from_secs(60);
 /// How long giving unused claims back may take, when the node stops too, and the pause before it is tried again. Their
@@ -71,18 +73,27 @@ async fn pause(inner: &Inner, least: Duration) {
     tokio::time::sleep(least + Duration::from_millis(more)).await;
 }
 
+/// How long to rest after work that began then, so that it never takes more than a twentieth of the time: while some session
+/// holds an old snapshot, rows that are gone are walked over again and again.
+fn rest(inner: &Inner, started: Instant) -> Duration {
+    (inner.ports.clock.instant().saturating_duration_since(started) * 20).min(LONGEST_REST)
+}
+
 async fn read_depths(inner: &Inner) {
     loop {
+        let started = inner.ports.clock.instant();
         if let Err(error) = inner.depths.refresh(&inner.reads, inner.soon()).await {
             tracing::debug!(%error, "the backlogs could not be read");
         }
-        tokio::time::sleep(DEPTHS).await;
+        tokio::time::sleep(DEPTHS.max(rest(inner, started))).await;
     }
 }
 
 async fn look(inner: &Inner) {
+    let mut least = LOOK;
     loop {
-        pause(inner, LOOK).await;
+        pause(inner, least).await;
+        let started = inner.ports.clock.instant();
         let seen = match &inner.ports.outbox {
             // The broker brings what is due.
             Some(_) => claim::lapse(inner, inner.soon()).await.map(drop),
@@ -91,6 +102,7 @@ async fn look(inner: &Inner) {
         if let Err(error) = seen {
             tracing::debug!(%error, "it could not be looked for what is due");
         }
+        least = LOOK.max(rest(inner, started));
     }
 }
 

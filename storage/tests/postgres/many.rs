@@ -157,3 +157,29 @@ async fn what_one_hub_has_no_slot_for_another_finds() {
     busy.end().await;
     idle.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_of_hubs_that_are_gone_are_put_together() {
+    let base = Base::migrated().await;
+    for number in 1..4 {
+        let node = Node::start(&base.url, number);
+        for target in ["a", "b", "a"] {
+            node.accept(node.message(target)).await.unwrap();
+        }
+        node.claim("a", 1).await;
+        node.end().await;
+    }
+    assert!(base.number("SELECT count(*) FROM backlog").await >= 6, "each has parts of its own");
+    base.sql("UPDATE backlog SET touched_at = touched_at - interval '1 hour'").await;
+    let node = Node::start(&base.url, 4);
+    until("they are put together", || async {
+        base.number("SELECT count(*) FROM backlog WHERE slot <> 0").await == 0
+    })
+    .await;
+    base.audit().await;
+    node.accept(node.message("b")).await.unwrap();
+    let backlog = node.store.backlog(&service("a")).await.unwrap();
+    assert_eq!((backlog.depth, backlog.accepted_total), (6, 6));
+    base.audit().await;
+    node.end().await;
+}
