@@ -245,6 +245,7 @@ async fn once(case: &Case, count: usize) -> Option<suite::Verdict> {
         clock: world.clock.clone(),
         slots: world.slots.clone(),
         moved: None,
+        has_broker: false,
     };
     let verdict = (case.run)(&stage).await;
     let moved = nodes[leader].messages.leadership() != before;

@@ -29,7 +29,14 @@ async fn on_fresh_stage(case: &suite::Case) {
     };
     let (service, store) = options.build(ports);
     let stop = CancellationToken::new();
-    let stage = Stage { store: Arc::new(store.clone()), queue: Arc::new(store), clock, slots, moved: None };
+    let stage = Stage {
+        store: Arc::new(store.clone()),
+        queue: Arc::new(store),
+        clock,
+        slots,
+        moved: None,
+        has_broker: false,
+    };
     let run = async {
         let verdict = (case.run)(&stage).await;
         stop.cancel();

@@ -112,12 +112,13 @@ impl Broker {
         let (letters, letters_out) = mpsc::unbounded_channel();
         let (burials, burials_out) = mpsc::channel(BURIALS_KEPT);
         let (acks, acks_out) = mpsc::unbounded_channel();
+        let shelves = Shelves::new(options.least_prefetch);
         let shared = Shared {
             gate: Gate::new(options.window),
             options,
             ports,
             metrics,
-            shelves: Shelves::default(),
+            shelves,
             signals: Signals::default(),
             refill: Notify::new(),
             letters,

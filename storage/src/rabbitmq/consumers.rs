@@ -24,9 +24,7 @@ use super::rows::Rows;
 use super::shelves::{Place, Tag, Unwanted};
 use super::topology::Declarer;
 
-/// What nobody wants for so long goes back to the store: its target is paused, or this node is busy.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// How often that is looked for.
+/// What nobody wants is looked for so often.
 const LOOK: Duration = Duration::from_secs(1);
 /// Acknowledgements taken in one step.
 const ACKS: usize = 500;
@@ -209,7 +207,7 @@ impl Consumers {
         for tag in shared.shelves.lapsed(shared.ports.clock.now()) {
             shift.acknowledge(tag);
         }
-        for unwanted in shared.shelves.unwanted(shared.now(), PATIENCE) {
+        for unwanted in shared.shelves.unwanted(shared.now(), shared.options.patience) {
             let Unwanted { target, ids, tags } = unwanted;
             shared.metrics.parked.inc_by(ids.len() as u64);
             shared.gate.note_parked(&target);

@@ -27,6 +27,8 @@ mod service;
 mod shelves;
 mod signals;
 mod sweeper;
+#[cfg(test)]
+mod tests;
 mod topology;
 
 pub use broker::{Broker, Outlet};

@@ -1,6 +1,7 @@
 //! Settings of the broker's side, and how its parts are made.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hub_core::id::{NodeId, ServiceName};
 use hub_core::port::{Clock, DeliveryQueue, IdSource};
@@ -27,13 +28,26 @@ pub struct Options {
     pub window: u32,
     /// Most dead letters shown in one dead-letter queue; the oldest go first. Default 10,000.
     pub dead_letters_shown: u32,
+    /// Least that this node takes of a target before it has acknowledged any, 1 to 200; default 10. It takes twice what can be
+    /// under way, if that is more, up to 200.
+    pub least_prefetch: u16,
+    /// What this node has taken and has no use for goes back after so long: its target is paused, or this node is busy.
+    /// Default 15 s.
+    pub patience: Duration,
 }
 
 impl Options {
     /// With the defaults.
     #[must_use]
     pub const fn new(url: SecretString, prefix: Prefix) -> Self {
-        Self { url, prefix, window: 2_000, dead_letters_shown: 10_000 }
+        Self {
+            url,
+            prefix,
+            window: 2_000,
+            dead_letters_shown: 10_000,
+            least_prefetch: 10,
+            patience: Duration::from_secs(15),
+        }
     }
 
     /// The parsed URL, with a heartbeat unless it says another.

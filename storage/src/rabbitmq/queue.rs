@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use hub_core::delivery::{SettleOutcome, Settlement};
+use hub_core::delivery::{Claim, SettleOutcome, Settlement};
 use hub_core::id::{MessageId, ServiceName};
 use hub_core::port::{Claimed, DeliveryQueue, QueueSignal, StoreError, Want};
 use hub_core::time::Timestamp;
@@ -40,6 +40,12 @@ struct Taken {
 impl Queue {
     pub(super) fn new(shared: Arc<Shared>, rows: Arc<dyn Rows>, store: Arc<dyn DeliveryQueue>) -> Self {
         Self { shared, rows, store }
+    }
+
+    /// What it shares with the other parts.
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     fn take(&self, wants: Vec<Want>) -> (Vec<Wanted>, HashMap<MessageId, Taken>) {
@@ -90,14 +96,14 @@ impl DeliveryQueue for Queue {
         let shared = &self.shared;
         for one in &claimed {
             if let Some(Taken { target, tag, .. }) = taken.remove(&one.claim.message) {
-                let old = shared.shelves.hold(one.claim.message, &target, tag, one.claim.lease_end);
+                let old = shared.shelves.hold(&one.claim, &target, tag);
                 shared.acknowledge(old);
             }
         }
         for (_, Taken { target, tag, .. }) in taken {
             shared.metrics.stale.inc();
             shared.acknowledge([tag]);
-            if shared.shelves.has_waiting(&target) {
+            if shared.shelves.waiting(&target) > 0 {
                 shared.signals.due(&target);
             }
         }
@@ -105,12 +111,13 @@ impl DeliveryQueue for Queue {
     }
 
     async fn settle(&self, settlements: Vec<Settlement>, deadline: Instant) -> Result<Vec<bool>, StoreError> {
-        let ends: Vec<(MessageId, SettleOutcome)> =
-            settlements.iter().map(|one| (one.claim.message, one.outcome.clone())).collect();
+        let ends: Vec<(Claim, SettleOutcome)> =
+            settlements.iter().map(|one| (one.claim.clone(), one.outcome.clone())).collect();
         let results = self.store.settle(settlements, deadline).await?;
         let mut burials = Vec::new();
-        for ((id, outcome), took_effect) in ends.into_iter().zip(&results) {
-            let Some((target, tag)) = self.shared.shelves.release(id) else { continue };
+        for ((claim, outcome), took_effect) in ends.into_iter().zip(&results) {
+            let Some((target, tag)) = self.shared.shelves.release(&claim) else { continue };
+            let id = claim.message;
             self.shared.acknowledge(tag);
             match outcome {
                 SettleOutcome::Dead(reason) if *took_effect => burials.push(Burial { id, target, reason }),

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use hub_core::delivery::Claim;
 use hub_core::id::{MessageId, ServiceName};
 use hub_core::message::Priority;
 use hub_core::time::Timestamp;
@@ -63,6 +64,7 @@ impl Shelf {
 #[derive(Debug)]
 struct Held {
     target: ServiceName,
+    attempt: u32,
     tag: Option<Tag>,
     lease_end: Timestamp,
 }
@@ -88,14 +90,21 @@ pub(super) struct Unwanted {
 }
 
 /// The shelves of all targets.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shelves {
+    least_prefetched: u16,
     state: Mutex<State>,
     /// Wakes the consumers: a wish changed.
     pub(super) wishes_changed: Notify,
 }
 
 impl Shelves {
+    /// Empty ones. A consumer may have at least so many unacknowledged.
+    pub(super) fn new(least_prefetched: u16) -> Self {
+        let least_prefetched = least_prefetched.clamp(1, MOST_PREFETCHED);
+        Self { least_prefetched, state: Mutex::default(), wishes_changed: Notify::new() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,7 +141,7 @@ impl Shelves {
         let shelf = shelves.entry(target.clone()).or_default();
         // As many as can be under way, and as many again, so that none has to wait for the way to the broker and back.
         let wish = count.saturating_add(shelf.held).saturating_mul(2);
-        let wish = u16::try_from(wish).unwrap_or(u16::MAX).clamp(1, MOST_PREFETCHED);
+        let wish = u16::try_from(wish).unwrap_or(u16::MAX).clamp(self.least_prefetched, MOST_PREFETCHED);
         if shelf.wish.is_none_or(|old| old < wish) {
             shelf.wish = Some(wish);
             changed.insert(target.clone());
@@ -158,27 +167,24 @@ impl Shelves {
         }
     }
 
-    /// What was taken is claimed.
-    pub(super) fn hold(
-        &self,
-        id: MessageId,
-        target: &ServiceName,
-        tag: Tag,
-        lease_end: Timestamp,
-    ) -> Option<Tag> {
+    /// What was taken is claimed. The tag to acknowledge of an earlier claim on the same message, which has lapsed.
+    pub(super) fn hold(&self, claim: &Claim, target: &ServiceName, tag: Tag) -> Option<Tag> {
         let mut state = self.state();
         let tag = (tag.epoch == state.epoch).then_some(tag);
-        let old = state.held.insert(id, Held { target: target.clone(), tag, lease_end });
+        let held = Held { target: target.clone(), attempt: claim.attempt, tag, lease_end: claim.lease_end };
+        let old = state.held.insert(claim.message, held);
         if old.is_none() {
             state.shelves.entry(target.clone()).or_default().held += 1;
         }
         old.and_then(|old| old.tag)
     }
 
-    /// An attempt has ended: whose it was, and what to acknowledge.
-    pub(super) fn release(&self, id: MessageId) -> Option<(ServiceName, Option<Tag>)> {
+    /// An attempt has ended: whose it was, and what to acknowledge. Nothing for a claim that lapsed and was followed by
+    /// another one.
+    pub(super) fn release(&self, claim: &Claim) -> Option<(ServiceName, Option<Tag>)> {
         let mut state = self.state();
-        let held = state.held.remove(&id)?;
+        state.held.get(&claim.message).filter(|held| held.attempt == claim.attempt)?;
+        let held = state.held.remove(&claim.message)?;
         state.let_go(&held.target);
         Some((held.target, held.tag))
     }
@@ -243,9 +249,10 @@ impl Shelves {
         self.state().shelves.get(target).is_some_and(|shelf| shelf.wish.is_some())
     }
 
-    /// Something of the target waits here.
-    pub(super) fn has_waiting(&self, target: &ServiceName) -> bool {
-        self.state().shelves.get(target).is_some_and(|shelf| !shelf.waiting.is_empty())
+    /// How many of the target wait.
+    pub(super) fn waiting(&self, target: &ServiceName) -> u32 {
+        let state = self.state();
+        state.shelves.get(target).map_or(0, |shelf| u32::try_from(shelf.waiting.len()).unwrap_or(u32::MAX))
     }
 
     /// How many wait, and how many are held.
@@ -281,13 +288,18 @@ mod tests {
         Place::new(Priority::new(priority).unwrap(), MessageId(Uuid::from_u128(id)))
     }
 
+    fn claim(message: MessageId, attempt: u32) -> Claim {
+        let lease_end = Timestamp::from_millis(100);
+        Claim { message, owner: hub_core::id::NodeId(1), term: 0, attempt, lease_end }
+    }
+
     fn ids(taken: &[(Place, Tag)]) -> Vec<u128> {
         taken.iter().map(|(place, _)| place.id.0.as_u128()).collect()
     }
 
     #[test]
     fn the_first_in_line_is_taken_first() {
-        let (shelves, now) = (Shelves::default(), start());
+        let (shelves, now) = (Shelves::new(1), start());
         let epoch = shelves.renew();
         let target: ServiceName = "a".parse().unwrap();
         for (number, (priority, id)) in [(4, 3), (9, 4), (4, 2), (0, 1)].into_iter().enumerate() {
@@ -302,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_wish_grows_with_what_can_be_used_and_is_told_once() {
-        let (shelves, now) = (Shelves::default(), start());
+        let (shelves, now) = (Shelves::new(1), start());
         let target: ServiceName = "a".parse().unwrap();
         assert!(shelves.take(&target, 10, now).is_empty());
         assert_eq!(shelves.changed(), [(target.clone(), Some(20))]);
@@ -316,7 +328,7 @@ mod tests {
 
     #[test]
     fn what_nobody_wants_goes_back_and_its_wish_goes_too() {
-        let (shelves, now) = (Shelves::default(), start());
+        let (shelves, now) = (Shelves::new(1), start());
         let epoch = shelves.renew();
         let target: ServiceName = "a".parse().unwrap();
         shelves.take(&target, 1, now);
@@ -332,34 +344,35 @@ mod tests {
 
     #[test]
     fn nothing_is_acknowledged_by_another_connection() {
-        let (shelves, now) = (Shelves::default(), start());
+        let (shelves, now) = (Shelves::new(1), start());
         let epoch = shelves.renew();
         let target: ServiceName = "a".parse().unwrap();
         for number in 1..=3 {
             shelves.arrive(&target, place(4, u128::from(number)), Tag { epoch, number }, now);
         }
         let mut taken = shelves.take(&target, 3, now);
-        let lease_end = Timestamp::from_millis(100);
         let (third, second, first) = (taken.pop().unwrap(), taken.pop().unwrap(), taken.pop().unwrap());
-        shelves.hold(first.0.id, &target, first.1, lease_end);
-        shelves.hold(second.0.id, &target, second.1, lease_end);
-        assert_eq!(shelves.release(second.0.id), Some((target.clone(), Some(second.1))));
+        let (claim_1, claim_2) = (claim(first.0.id, 1), claim(second.0.id, 1));
+        shelves.hold(&claim_1, &target, first.1);
+        shelves.hold(&claim_2, &target, second.1);
+        assert_eq!(shelves.release(&claim_2), Some((target.clone(), Some(second.1))));
         shelves.renew();
         shelves.put_back(&target, vec![third], now);
-        assert!(!shelves.has_waiting(&target));
-        assert_eq!(shelves.release(first.0.id), Some((target, None)));
-        assert_eq!(shelves.release(first.0.id), None);
+        assert_eq!(shelves.waiting(&target), 0);
+        assert_eq!(shelves.release(&claim(first.0.id, 2)), None, "another attempt");
+        assert_eq!(shelves.release(&claim_1), Some((target, None)));
+        assert_eq!(shelves.release(&claim_1), None);
     }
 
     #[test]
     fn a_claim_that_lapsed_is_acknowledged() {
-        let (shelves, now) = (Shelves::default(), start());
+        let (shelves, now) = (Shelves::new(1), start());
         let epoch = shelves.renew();
         let target: ServiceName = "a".parse().unwrap();
         let tag = Tag { epoch, number: 1 };
         shelves.arrive(&target, place(4, 1), tag, now);
         let taken = shelves.take(&target, 1, now);
-        shelves.hold(taken[0].0.id, &target, tag, Timestamp::from_millis(100));
+        shelves.hold(&claim(taken[0].0.id, 1), &target, tag);
         assert!(shelves.lapsed(Timestamp::from_millis(99)).is_empty());
         assert_eq!(shelves.counts(), (0, 1));
         assert_eq!(shelves.lapsed(Timestamp::from_millis(100)), [tag]);

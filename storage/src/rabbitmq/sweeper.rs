@@ -157,8 +157,8 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Overdue rows are published again as far as the queue holds fewer messages than there should be in it. Rows that wait
-    /// on a shelf of another node seem to be missing, too: they come twice, and the second is dropped.
+    /// Overdue rows are published again as far as the queue and this node's shelves hold fewer than there should be. Those on
+    /// a shelf of another node seem to be missing, too: they come twice, and the second is dropped.
     async fn find_lost(&mut self, declarer: &mut Declarer, undertaken: Undertaken) -> Result<(), Error> {
         let shared = Arc::clone(&self.shared);
         let Undertaken { target, all, overdue } = undertaken;
@@ -166,7 +166,8 @@ impl Sweeper {
             return Ok(());
         }
         let Some(depth) = self.look(declarer, &target).await? else { return Ok(()) };
-        let missing = all.saturating_sub(depth.messages).min(overdue);
+        let here = depth.messages.saturating_add(shared.shelves.waiting(&target));
+        let missing = all.saturating_sub(here).min(overdue);
         let mut room = missing.min(shared.gate.room(&target));
         while room > 0 {
             let parcels: Vec<Outgoing> = told(self.rows.take_overdue(&target, room.min(TAKE)).await);
@@ -174,7 +175,9 @@ impl Sweeper {
                 break;
             }
             let count = u32::try_from(parcels.len()).unwrap_or(u32::MAX);
-            tracing::info!(service = %target, count, "RabbitMQ had lost messages; they are published again");
+            if depth.messages == 0 {
+                tracing::info!(service = %target, count, "RabbitMQ has lost messages; they are published again");
+            }
             shared.metrics.republished.inc_by(u64::from(count));
             shared.send_all(parcels);
             room = room.saturating_sub(count);

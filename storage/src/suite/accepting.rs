@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hub_core::id::ServiceName;
 use hub_core::message::{Fingerprint, IdempotencyKey, NewMessage, Status};
 use hub_core::port::{AcceptMode, AcceptRefusal, Consistency, QueueSignal};
 
@@ -152,6 +153,9 @@ pub(super) async fn bounds_the_backlog(stage: &Stage) -> Verdict {
 pub(super) async fn hands_over_what_found_a_slot(stage: &Stage) -> Verdict {
     let target = service("target")?;
     ensure_eq!(stage.queue.next().await, QueueSignal::Started, "first signal");
+    if stage.has_broker {
+        return says_what_came_through_the_broker(stage, &target).await;
+    }
     stage.slots.grant(&target, 1);
     let first = stage.message(1, "sender", "target")?;
     stage.accept(first.clone()).await?;
@@ -183,4 +187,32 @@ pub(super) async fn hands_over_what_found_a_slot(stage: &Stage) -> Verdict {
     ensure_eq!(stage.queue.next().await, QueueSignal::Later(due), "signal of a scheduled one");
     ensure!(stage.deliver(claimed).await?, "a settlement of what was handed over");
     Ok(())
+}
+
+/// With a broker nothing is claimed before it came through its queue, be there a slot or not.
+async fn says_what_came_through_the_broker(stage: &Stage, target: &ServiceName) -> Verdict {
+    stage.slots.grant(target, 1);
+    let message = stage.message(1, "sender", "target")?;
+    stage.accept(message.clone()).await?;
+    ensure_eq!(stage.queue.next().await, QueueSignal::Due(target.clone()), "signal");
+    ensure_eq!(stage.status(message.id).await?, Status::Pending, "state before it is claimed");
+    ensure_eq!(stage.slots.free(target), 1, "slots");
+    let claimed = stage.claim_one("target").await?;
+    ensure_eq!((claimed.message.id, claimed.claim.attempt), (message.id, 1), "claimed");
+    ensure_eq!(claimed.message.content, message.content, "content");
+    ensure!(stage.claim("target", 5).await?.is_empty(), "claimed twice");
+    ensure!(stage.deliver(&claimed).await?, "a settlement");
+    let mut later = stage.message(2, "sender", "target")?;
+    later.deliver_at = Some(stage.now().plus(Duration::from_secs(60)));
+    stage.accept(later.clone()).await?;
+    loop {
+        match stage.queue.next().await {
+            // It came through the broker before it was claimed.
+            QueueSignal::Due(_) => {}
+            signal => {
+                ensure_eq!(signal, QueueSignal::Later(later.due_at()), "signal of a scheduled one");
+                return Ok(());
+            }
+        }
+    }
 }

@@ -32,6 +32,8 @@ pub struct Stage {
     pub slots: Arc<TestSlots>,
     /// Told, and waited for, whenever the clock was moved: a store that asks a clock elsewhere moves that one too.
     pub moved: Option<Moved>,
+    /// Messages go through a broker: nothing is claimed when it is accepted.
+    pub has_broker: bool,
 }
 
 /// Moves another clock to a time.

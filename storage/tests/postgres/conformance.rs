@@ -29,6 +29,7 @@ async fn on_fresh_stage(case: &suite::Case) {
         clock: clock.clone(),
         slots: node.slots.clone(),
         moved: Some(moved),
+        has_broker: false,
     };
     assert_eq!(clock.now().as_millis(), 1_800_000_000_000, "where the database's clock stands");
     let verdict = (case.run)(&stage).await;
