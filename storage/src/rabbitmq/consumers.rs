@@ -111,7 +111,8 @@ impl Consumers {
                 () = shared.shelves.wishes_changed.notified() => {}
                 _ = look.tick() => self.tidy(shift),
                 event = events.next() => match event {
-                    Some(Event::Error(source)) => {
+                    // A soft error is the end of one channel. Who used it knows: a queue could not be declared.
+                    Some(Event::Error(source)) if !source.is_amqp_soft_error() => {
                         return Err(Error::Broker { during: "keep the connection", source });
                     }
                     Some(_) => {}
