@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::broker::Shared;
 use super::connection::{channel, in_time};
-use super::error::{Error, chain};
+use super::error::Error;
 use super::letter::read;
 use super::name::Kind;
 use super::rows::Rows;
@@ -57,6 +57,8 @@ struct Shift {
     acking: FuturesUnordered<BoxFuture<'static, lapin::Result<()>>>,
     chores: FuturesUnordered<BoxFuture<'static, ()>>,
     made: u64,
+    /// Targets that are wished for and whose queues cannot be used for now.
+    unusable: Vec<ServiceName>,
 }
 
 impl Consumers {
@@ -74,6 +76,7 @@ impl Consumers {
             acking: FuturesUnordered::new(),
             chores: FuturesUnordered::new(),
             made: 0,
+            unusable: Vec::new(),
         };
         match self.work(connection, declarer, &mut shift).await {
             Ok(never) => match never {},
@@ -133,11 +136,9 @@ impl Consumers {
                 shift.stop(&target).await?;
             }
             let Some(prefetch) = wish else { continue };
-            match declarer.ensure(&self.shared.options, Kind::Work, &target).await {
+            match declarer.ensure(&self.shared, Kind::Work, &target).await {
                 Ok(()) => self.start(target, prefetch, shift).await?,
-                Err(error) if error.is_lasting() => {
-                    tracing::error!(error = %chain(&error), "messages of a target cannot be consumed");
-                }
+                Err(error) if error.is_lasting() => shift.unusable.push(target),
                 Err(error) => return Err(error),
             }
         }
@@ -221,6 +222,9 @@ impl Consumers {
                 shared.acknowledge(tags);
             };
             shift.chores.push(chore.boxed());
+        }
+        for target in shift.unusable.drain(..) {
+            shared.shelves.look_again(&target);
         }
         let (waiting, held) = shared.shelves.counts();
         shared.metrics.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));

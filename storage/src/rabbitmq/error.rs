@@ -4,7 +4,7 @@ use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
 /// A failure of the broker, or a refusal.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The URL is none of a broker. It may hold a password, so it is not repeated.
     #[error("the url of the broker is not valid: {0}")]

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::broker::Shared;
 use super::connection::{channel, in_time};
-use super::error::{Error, chain};
+use super::error::Error;
 use super::letter::{Content, Letter, returned};
 use super::name::Kind;
 use super::rows::Rows;
@@ -153,12 +153,9 @@ impl Publisher {
                 true
             } else {
                 let (kind, target) = letter.address();
-                match declarer.ensure(&self.shared.options, kind, target).await {
+                match declarer.ensure(&self.shared, kind, target).await {
                     Ok(()) => false,
-                    Err(error) if error.is_lasting() => {
-                        tracing::error!(error = %chain(&error), "messages of a target cannot be published");
-                        true
-                    }
+                    Err(error) if error.is_lasting() => true,
                     Err(error) => return Err(error),
                 }
             };

@@ -1,6 +1,6 @@
 //! The supervisor: connects, runs the parts, and begins anew after any failure, with growing pauses.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +58,7 @@ impl Service {
             again: VecDeque::new(),
         };
         let consumers = Consumers { shared: Arc::clone(&shared), rows: Arc::clone(&rows), acks };
-        let sweeper = Sweeper { shared: Arc::clone(&shared), rows, broken: HashSet::new() };
+        let sweeper = Sweeper { shared: Arc::clone(&shared), rows };
         Self { shared, store, publisher, consumers, sweeper }
     }
 

@@ -1,6 +1,5 @@
 //! Brings rows to the broker that no flusher brings: parked ones when there is room, and those that the broker has lost.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use hub_core::id::ServiceName;
 use hub_core::port::StoreError;
 
 use super::broker::Shared;
-use super::error::{Error, chain};
+use super::error::Error;
 use super::name::Kind;
 use super::rows::{Rows, Undertaken};
 use super::topology::{Declarer, Depth};
@@ -27,8 +26,6 @@ const TAKE: u32 = 1_000;
 pub(super) struct Sweeper {
     pub(super) shared: Arc<Shared>,
     pub(super) rows: Arc<dyn Rows>,
-    /// Targets whose queues cannot be declared, as was said.
-    pub(super) broken: HashSet<ServiceName>,
 }
 
 impl Sweeper {
@@ -67,7 +64,7 @@ impl Sweeper {
         let shared = Arc::clone(&self.shared);
         for target in (shared.ports.services)() {
             for kind in [Kind::Work, Kind::Dead] {
-                self.ensure(declarer, kind, &target).await?;
+                lasting_aside(declarer.ensure(&shared, kind, &target).await)?;
             }
             if !shared.shelves.is_wished(&target) {
                 // So that every node takes part in the delivery to every service that may be called.
@@ -90,39 +87,18 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn ensure(
-        &mut self,
-        declarer: &mut Declarer,
-        kind: Kind,
-        target: &ServiceName,
-    ) -> Result<(), Error> {
-        let result = declarer.ensure(&self.shared.options, kind, target).await;
-        self.say_once(target, result)
-    }
-
-    /// A queue that cannot be declared concerns its target alone, and is said once.
-    fn say_once(&mut self, target: &ServiceName, result: Result<(), Error>) -> Result<(), Error> {
-        match result {
-            Err(error) if error.is_lasting() => {
-                if self.broken.insert(target.clone()) {
-                    tracing::error!(service = %target, error = %chain(&error), "a queue of a service cannot be used");
-                }
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
-    /// Asks the target's queue what it holds.
+    /// Asks the target's queue what it holds; `None` if it cannot be used.
     async fn look(&mut self, declarer: &mut Declarer, target: &ServiceName) -> Result<Option<Depth>, Error> {
-        match declarer.declare(&self.shared.options, Kind::Work, target).await {
-            Ok(depth) => {
-                self.shared.gate.seen(target, depth.messages);
-                self.shared.metrics.saw(target, depth.messages, depth.consumers);
-                Ok(Some(depth))
-            }
-            Err(error) => self.say_once(target, Err(error)).map(|()| None),
+        let shared = &self.shared;
+        if lasting_aside(declarer.ensure(shared, Kind::Work, target).await)?.is_none() {
+            return Ok(None);
         }
+        let found = lasting_aside(declarer.declare(&shared.options, Kind::Work, target).await)?;
+        if let Some(depth) = found {
+            shared.gate.seen(target, depth.messages);
+            shared.metrics.saw(target, depth.messages, depth.consumers);
+        }
+        Ok(found)
     }
 
     /// Publishes parked rows of targets that are wanted here, as far as there is room.
@@ -183,6 +159,15 @@ impl Sweeper {
             room = room.saturating_sub(count);
         }
         Ok(())
+    }
+}
+
+/// A queue that cannot be used concerns its target alone.
+fn lasting_aside<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_lasting() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,17 +1,22 @@
 //! The queues: what they are declared as, and their declaration.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hub_core::id::ServiceName;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection};
 
+use super::broker::Shared;
 use super::connection::{CALL, channel};
-use super::error::Error;
+use super::error::{Error, chain};
 use super::name::Kind;
 use super::options::Options;
+
+/// A queue that cannot be used is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// What a queue held when it was declared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,11 +47,13 @@ pub(super) struct Declarer {
     connection: Arc<Connection>,
     channel: Option<Channel>,
     declared: HashSet<(Kind, ServiceName)>,
+    /// Those that cannot be declared until somebody changes something, and when that was found.
+    unusable: HashMap<(Kind, ServiceName), (Instant, Error)>,
 }
 
 impl Declarer {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
-        Self { connection, channel: None, declared: HashSet::new() }
+        Self { connection, channel: None, declared: HashSet::new(), unusable: HashMap::new() }
     }
 
     /// Makes the queue if it is not there; what it holds.
@@ -105,17 +112,37 @@ impl Declarer {
         }
     }
 
-    /// Declares the queue unless this was done over this connection already.
+    /// Declares the queue unless this was done over this connection already. One that cannot be used is said, and is tried
+    /// again only after a while.
     pub(super) async fn ensure(
         &mut self,
-        options: &Options,
+        shared: &Shared,
         kind: Kind,
         service: &ServiceName,
     ) -> Result<(), Error> {
-        if !self.declared.contains(&(kind, service.clone())) {
-            self.declare(options, kind, service).await?;
+        let key = (kind, service.clone());
+        if self.declared.contains(&key) {
+            return Ok(());
         }
-        Ok(())
+        let now = shared.now();
+        if let Some((since, error)) = self.unusable.get(&key)
+            && now.saturating_duration_since(*since) < AGAIN
+        {
+            return Err(error.clone());
+        }
+        match self.declare(&shared.options, kind, service).await {
+            Ok(_) => {
+                self.unusable.remove(&key);
+                Ok(())
+            }
+            Err(error) => {
+                if error.is_lasting() {
+                    tracing::error!(%service, error = %chain(&error), "a queue cannot be used; its messages wait");
+                    self.unusable.insert(key, (now, error.clone()));
+                }
+                Err(error)
+            }
+        }
     }
 
     /// The queue turned out to be gone.
