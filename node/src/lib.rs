@@ -1,6 +1,7 @@
 //! The hub's process: configuration, wiring, workers, lifecycle and command line.
 
 pub mod bench;
+pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod clock;

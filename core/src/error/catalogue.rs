@@ -120,6 +120,10 @@ catalogue! {
     2021 DATABASE_RIGHTS 0 "A right is missing in the database" "The user in DATABASE_URL may not do what the hub needs." "Grant it: CREATE on the schema, and the hub's user owns its tables; or run `message-hub migrate` as the owner first."
     2022 OTHER_STORE 0 "Another kind of message store" "The data folder, or the cluster, keeps its messages elsewhere than this node is configured to." "Give every node of a cluster the same DATABASE_URL, or none."
     2023 DATABASE_SILENT 0 "Database does not answer" "Nobody answers at the address in DATABASE_URL, or the server cannot work at the moment." "Start the server; check the address and the network. A running node waits for it."
+    2024 BROKER_LOGIN 0 "Broker refuses the login" "The user, the password or the virtual host in RABBITMQ_URL is wrong, or the user has no right to the virtual host." "Mend RABBITMQ_URL; `rabbitmqctl list_permissions` shows who may do what."
+    2025 BROKER_RIGHTS 0 "A right is missing at the broker" "The user in RABBITMQ_URL may not declare, write to or read from the queue." "Grant configure, write and read on the queues of QUEUE_PREFIX: `rabbitmqctl set_permissions`."
+    2026 BROKER_QUEUE 0 "Queue has other arguments" "A queue of this name exists that is not the hub's, or that an earlier version made in another way." "Delete the queue: what was in it is published again. Or choose another QUEUE_PREFIX."
+    2027 BROKER_SILENT 0 "Broker does not answer" "Nobody answers at the address in RABBITMQ_URL, or the broker failed." "Start the broker; check the address and the network. A running node waits for it and takes messages meanwhile."
     3001 USAGE 0 "Wrong use" "The command line is not valid." "See `message-hub help`."
     3002 UNREACHABLE 0 "No node reachable" "None of the URLs answered." "Check --url or MESSAGE_HUB_URL."
 }

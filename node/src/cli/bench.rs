@@ -47,6 +47,9 @@ struct Place {
     /// PostgreSQL as the message store of the nodes. The measured messages stay in it.
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<SecretString>,
+    /// RabbitMQ as the delivery queue of the nodes, beside --database-url.
+    #[arg(long, global = true, value_name = "URL")]
+    rabbitmq_url: Option<SecretString>,
     /// Measure a cluster that runs already; repeat it for each node.
     #[arg(long = "url", global = true, value_delimiter = ',', value_name = "URL")]
     urls: Vec<Url>,
@@ -161,8 +164,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let (job, targets, deliver) = job(&args.command)?;
     let program = std::env::current_exe().map_err(Failure::failed)?;
     let place = args.place;
-    let database = place.database_url.map(|url| ("DATABASE_URL", url));
-    let servers = database.into_iter().collect();
+    let servers = [("DATABASE_URL", place.database_url), ("RABBITMQ_URL", place.rabbitmq_url)];
+    let servers = servers.into_iter().filter_map(|(name, url)| Some((name, url?))).collect();
     let options = StageOptions {
         urls: place.urls,
         token: place.token,

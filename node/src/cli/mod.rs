@@ -14,6 +14,7 @@ mod explain;
 mod messages;
 mod migrate;
 mod output;
+mod queues;
 mod recover;
 mod schedule;
 mod serve;
@@ -56,6 +57,8 @@ enum Command {
     Config(config::Args),
     /// Bring the database of the messages up to date.
     Migrate(migrate::Args),
+    /// See, make and empty the queues of the broker.
+    Queues(queues::Args),
     /// Make an access token.
     Token(token::Args),
     /// Explain an error code: cause and cure.
@@ -96,6 +99,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Cluster(args) => here(cluster::run(args)),
         Command::Config(args) => config::run(args),
         Command::Migrate(args) => here(migrate::run(args)),
+        Command::Queues(args) => here(queues::run(args)),
         Command::Token(args) => token::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Completions(args) => completions::run(args),

@@ -52,6 +52,7 @@ pub(super) fn check(config: &Config, values: &Values, problems: &mut Vec<Problem
     ranges(config, &mut checker);
     keys(config, &mut checker);
     servers(config, &mut checker);
+    broker(config, &mut checker);
     forming(config, &mut checker);
     log(config, &mut checker);
 }
@@ -130,6 +131,18 @@ fn servers(config: &Config, checker: &mut Checker<'_>) {
             "must be a URL such as postgres://user:password@host:5432/database",
         );
     }
+}
+
+fn broker(config: &Config, checker: &mut Checker<'_>) {
+    let Some(url) = &config.rabbitmq.url else { return };
+    let fit = ["amqp://", "amqps://"].iter().any(|scheme| url.expose().starts_with(scheme));
+    checker.require(fit, "rabbitmq.url", "must be a URL such as amqp://user:password@host:5672/vhost");
+    let stored = config.postgres.url.is_some();
+    checker.require(
+        stored,
+        "rabbitmq.url",
+        "needs postgres.url (DATABASE_URL): the messages stay in the database",
+    );
 }
 
 fn forming(config: &Config, checker: &mut Checker<'_>) {

@@ -22,13 +22,11 @@ const PREFIX: &str = "MESSAGE_HUB_";
 const FILE: &str = "_file";
 
 /// Names that the guide promises and that this version cannot honour: refused, so that none is silently ignored.
-const NOT_BUILT: [(&str, &str); 6] = [
+const NOT_BUILT: [(&str, &str); 4] = [
     ("REDIS_URL", "Redis as the shared cache"),
-    ("RABBITMQ_URL", "RabbitMQ as the delivery queue"),
     ("CIRCUIT_BREAKER_TIMEOUT", "circuit breakers"),
     ("CIRCUIT_BREAKER_THRESHOLD", "circuit breakers"),
     ("TRANSACTION_TIMEOUT", "transactions"),
-    ("QUEUE_PREFIX", "RabbitMQ as the delivery queue"),
 ];
 
 /// The setting of this path; for a secret also by `section.key_file`.

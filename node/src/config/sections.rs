@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hub_storage::rabbitmq::Prefix;
 use ipnet::IpNet;
 
 use super::schema::settings;
@@ -109,6 +110,14 @@ settings! {
         url: Option<Secret> = "" as "DATABASE_URL",
         /// Most connections of one node to it.
         connections: u32 = "20",
+    }
+
+    /// RabbitMQ as the delivery queue in front of PostgreSQL: the messages stay in the database, the broker carries their ids.
+    rabbitmq: RabbitMq {
+        /// `amqp://user:password@host:5672/vhost` (`amqps://` for TLS). Empty: the database is the queue, too.
+        url: Option<Secret> = "" as "RABBITMQ_URL",
+        /// The first part of the names of the queues: 1 to 64 of a-z, A-Z, 0-9, `_` and `-`.
+        queue_prefix: Prefix = "message-hub" as "QUEUE_PREFIX",
     }
 
     /// How messages are delivered.

@@ -71,7 +71,7 @@ fn every_mistake_is_reported_with_its_place() {
         env: env(&[
             ("MESSAGE_HUB_RAFT__EXPECT", "many"),
             ("MESSAGE_HUB_X__Y", "1"),
-            ("RABBITMQ_URL", "amqp://x"),
+            ("TRANSACTION_TIMEOUT", "1s"),
         ]),
         flags: ServeFlags { set: vec!["a.b=c".to_owned()], ..ServeFlags::default() }.overrides(),
     })
@@ -86,7 +86,7 @@ fn every_mistake_is_reported_with_its_place() {
         "raft.expect: must be a whole number",
         "environment variable MESSAGE_HUB_RAFT__EXPECT",
         "x.y: is not a setting",
-        "[HUB-1006] RABBITMQ_URL",
+        "[HUB-1006] TRANSACTION_TIMEOUT",
         "a.b: is not a setting",
         "flag --set",
     ] {
@@ -97,14 +97,7 @@ fn every_mistake_is_reported_with_its_place() {
 #[test]
 fn promised_names_that_are_not_built_are_refused() {
     let empty = file("");
-    for name in [
-        "REDIS_URL",
-        "RABBITMQ_URL",
-        "CIRCUIT_BREAKER_TIMEOUT",
-        "CIRCUIT_BREAKER_THRESHOLD",
-        "TRANSACTION_TIMEOUT",
-        "QUEUE_PREFIX",
-    ] {
+    for name in ["REDIS_URL", "CIRCUIT_BREAKER_TIMEOUT", "CIRCUIT_BREAKER_THRESHOLD", "TRANSACTION_TIMEOUT"] {
         let errors =
             load(&Inputs { file: Some(empty.path().into()), env: env(&[(name, "1")]), ..Inputs::default() })
                 .unwrap_err();
@@ -147,6 +140,24 @@ fn urls_of_servers_are_secrets_of_the_right_scheme() {
         assert!(refused.contains("postgres.url: must be a URL such as postgres://"), "{refused}");
         assert!(!refused.contains(wrong), "{refused}");
     }
+}
+
+#[test]
+fn a_broker_stands_in_front_of_a_database() {
+    let empty = file("");
+    let loaded = |pairs: &[(&str, &str)]| {
+        load(&Inputs { file: Some(empty.path().into()), env: env(pairs), ..Inputs::default() })
+    };
+    let (database, broker) =
+        (("DATABASE_URL", "postgres://hub@db/hub"), ("RABBITMQ_URL", "amqp://hub:hunter2@mq/%2f"));
+    let fine = loaded(&[database, broker, ("QUEUE_PREFIX", "shop")]).unwrap();
+    assert!(!show(&fine).contains("hunter2") && show(&fine).contains("queue_prefix = \"shop\""));
+    let alone = loaded(&[broker]).unwrap_err().to_string();
+    assert!(alone.contains("rabbitmq.url: needs postgres.url (DATABASE_URL)"), "{alone}");
+    let wrong = loaded(&[database, ("RABBITMQ_URL", "http://hub:hunter2@mq")]).unwrap_err().to_string();
+    assert!(wrong.contains("rabbitmq.url: must be") && !wrong.contains("hunter2"), "{wrong}");
+    let dotted = loaded(&[database, broker, ("QUEUE_PREFIX", "a.b")]).unwrap_err().to_string();
+    assert!(dotted.contains("rabbitmq.queue_prefix: must be 1 to 64"), "{dotted}");
 }
 
 #[test]

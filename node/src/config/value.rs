@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hub_storage::rabbitmq::Prefix;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -118,6 +119,14 @@ impl Setting for PathBuf {
     fn parse(raw: &Raw) -> Result<Self, String> {
         let text = raw.single("a path")?;
         if text.is_empty() { Err("must be a path".to_owned()) } else { Ok(text.into()) }
+    }
+}
+
+impl Setting for Prefix {
+    const FORM: Form = Form::Text;
+    fn parse(raw: &Raw) -> Result<Self, String> {
+        let text = raw.single("a text")?;
+        text.parse().map_err(|error: hub_storage::rabbitmq::PrefixError| error.to_string())
     }
 }
 

@@ -16,6 +16,7 @@ mod key_sets;
 pub mod message_plane;
 mod node;
 pub mod postgres;
+mod rabbitmq;
 pub mod recovery;
 pub mod targets;
 

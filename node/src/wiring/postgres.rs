@@ -7,7 +7,8 @@ use std::time::Duration;
 use hub_core::control::State;
 use hub_core::id::{MessageId, NodeId};
 use hub_core::port::{Check, CheckStatus, Clock, Consistency, MessageStore};
-use hub_storage::postgres::{self, Ports, Prepared, SetupError, Store, prepare};
+use hub_storage::postgres::{self, Outbox, Ports, Prepared, SetupError, Store, prepare};
+use hub_storage::rabbitmq::Broker;
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use super::base::Base;
 use super::drained_queue::DrainedQueue;
 use super::message_plane::MessagePlane;
+use super::rabbitmq;
 use crate::coded::CodedError;
 use crate::config::Secret;
 use crate::database::{refused, url_of};
@@ -70,28 +72,17 @@ pub async fn open(
 ) -> Result<MessagePlane, CodedError> {
     let url = url_of(url);
     let (standing, seen) = watch::channel(Standing::Waited("it was not asked yet".to_owned()));
-    let found = match prepare(&url, base.clock.instant() + FIRST).await {
-        Ok(prepared) => {
-            told(&prepared);
-            standing.send_replace(Standing::Answers(prepared.server.clone()));
-            Some(prepared.server)
-        }
-        Err(error) if error.is_final() => return Err(refused(error)),
-        Err(error) => {
-            warn!(reason = %error, "the database is waited for; until it answers this node is not ready");
-            standing.send_replace(Standing::Waited(error.to_string()));
-            None
-        }
+    let found = first_look(base, &url, &standing).await?;
+    let broker = rabbitmq::open(base, node, &state).await?;
+    let outlet = broker.as_ref().map(Broker::outlet);
+    let ports = Ports {
+        node,
+        clock: base.time(),
+        ids: Arc::clone(&base.ids),
+        slots: Arc::new(slots.clone()),
+        outbox: outlet.clone().map(|outlet| Arc::new(outlet) as Arc<dyn Outbox>),
     };
-    let (service, store) = options(base, url.clone())
-        .build(Ports {
-            node,
-            clock: base.time(),
-            ids: Arc::clone(&base.ids),
-            slots: Arc::new(slots.clone()),
-            outbox: None,
-        })
-        .map_err(refused)?;
+    let (service, store) = options(base, url.clone()).build(ports).map_err(refused)?;
     base.tasks.once(kind("message_store", OnCancel::Finish), |tokens| async move {
         Box::pin(service.run(tokens.soft)).await;
         Ok(())
@@ -101,8 +92,37 @@ pub async fn open(
         watcher.run(found).await.map_err(|error| refused(error).into())
     });
     let store = Arc::new(store);
-    let queue = Arc::new(DrainedQueue::new(Arc::clone(&store) as _, node, state));
-    Ok(MessagePlane { store, queue, group: None, checks: Arc::new(move || vec![seen.borrow().check()]) })
+    let queue = match broker {
+        Some(broker) => rabbitmq::attach(base, broker, &store),
+        None => Arc::clone(&store) as _,
+    };
+    let queue = Arc::new(DrainedQueue::new(queue, node, state));
+    let checks = move || {
+        let broker = outlet.as_ref().map(rabbitmq::check);
+        std::iter::once(seen.borrow().check()).chain(broker).collect()
+    };
+    Ok(MessagePlane { store, queue, group: None, checks: Arc::new(checks) })
+}
+
+/// The server's version, if it answers now.
+async fn first_look(
+    base: &Base,
+    url: &SecretString,
+    standing: &watch::Sender<Standing>,
+) -> Result<Option<String>, CodedError> {
+    match prepare(url, base.clock.instant() + FIRST).await {
+        Ok(prepared) => {
+            told(&prepared);
+            standing.send_replace(Standing::Answers(prepared.server.clone()));
+            Ok(Some(prepared.server))
+        }
+        Err(error) if error.is_final() => Err(refused(error)),
+        Err(error) => {
+            warn!(reason = %error, "the database is waited for; until it answers this node is not ready");
+            standing.send_replace(Standing::Waited(error.to_string()));
+            Ok(None)
+        }
+    }
 }
 
 fn options(base: &Base, url: SecretString) -> postgres::Options {

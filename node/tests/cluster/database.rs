@@ -204,3 +204,39 @@ async fn a_database_that_cannot_be_used_refuses_the_start() -> anyhow::Result<()
     ensure!(moved.code == code::OTHER_STORE, "{}", moved.block());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_carries_what_the_database_keeps() -> anyhow::Result<()> {
+    let (folder, http, receiver) = (tempfile::tempdir()?, Http::new(), Receiver::start().await?);
+    let (url, broker) = (place().await?, Server::launch(Kind::RabbitMq).await?);
+    let (amqp, prefix) = (broker.url(), "shop");
+    let settings =
+        [("postgres.url", url.as_str()), ("rabbitmq.url", &amqp), ("rabbitmq.queue_prefix", prefix)];
+    let mut nodes = three_with(folder.path(), &http, &settings).await?;
+    http.register(&nodes[0].url, "target", &receiver).await?;
+    for (number, node) in nodes.iter().cycle().take(30).enumerate() {
+        let id = http.send(&node.url, "target", number).await?;
+        http.delivered(&node.url, &id).await?;
+    }
+    let queues = broker.exec(&["rabbitmqctl", "-q", "list_queues", "name", "type"]).await?;
+    ensure!(queues.contains("shop.target\tquorum"), "{queues}");
+
+    // Without the broker messages are taken; they are delivered when it is back.
+    broker.kill().await?;
+    until("the broker is missed", || async {
+        let (status, text) = readiness(&http, &nodes[0]).await?;
+        ensure!(status == StatusCode::OK && text.contains("[~] broker"), "{status}: {text}");
+        Ok(())
+    })
+    .await?;
+    let id = http.send(&nodes[0].url, "target", 31).await?;
+    broker.start().await?;
+    http.delivered(&nodes[1].url, &id).await?;
+    stop(&mut nodes).await;
+
+    let wrong = amqp.replacen(":message_hub@", ":hunter2@", 1);
+    let settings = [("postgres.url", url.as_str()), ("rabbitmq.url", &wrong)];
+    let login = refused(&folder.path().join("9"), &settings).await?;
+    ensure!(login.code == code::BROKER_LOGIN && !login.block().contains("hunter2"), "{}", login.block());
+    Ok(())
+}

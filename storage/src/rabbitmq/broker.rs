@@ -144,6 +144,14 @@ impl Broker {
 #[derive(Clone)]
 pub struct Outlet(Arc<Shared>);
 
+impl Outlet {
+    /// Whether the broker is connected.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.0.metrics.connected.get() == 1
+    }
+}
+
 impl Outbox for Outlet {
     fn undertake(&self, target: &ServiceName) -> Option<Duration> {
         self.0.gate.enter(target).then_some(UNDERTAKEN)
