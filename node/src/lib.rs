@@ -10,6 +10,7 @@ pub mod config;
 pub mod control_port;
 pub mod database;
 pub mod dev_cluster;
+pub mod doctor;
 pub mod identity;
 pub mod ids;
 pub mod lifecycle;

@@ -1,5 +1,6 @@
 //! The load generator: drives real nodes, receives what they deliver, and keeps a ledger of every message.
 
+mod backlog;
 mod connection;
 mod error;
 mod failover;
@@ -14,6 +15,7 @@ mod subject;
 mod usage;
 mod verify;
 
+pub use backlog::{BacklogOptions, BacklogReport, run as run_backlog};
 pub use connection::{Connection, Origin};
 pub use error::Error;
 pub use failover::{FailoverOptions, FailoverReport, run as run_failover};

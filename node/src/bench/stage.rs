@@ -127,7 +127,17 @@ impl Stage {
                 "health_check": { "kind": "none" },
             });
             self.client.send(Call::post("/api/v1/services/register").json(body.to_string())).await?;
-            let state = if deliver { "resume" } else { "pause" };
+        }
+        self.deliver(deliver).await
+    }
+
+    /// Lets the services take messages, or pauses them.
+    ///
+    /// # Errors
+    /// When the hub refuses.
+    pub(super) async fn deliver(&self, deliver: bool) -> Result<(), Error> {
+        let state = if deliver { "resume" } else { "pause" };
+        for target in &self.targets {
             self.client.send(Call::put(format!("/api/v1/services/{}/{state}", segment(target)))).await?;
         }
         Ok(())

@@ -167,7 +167,11 @@ fn report(stage: &Stage, options: &SubjectOptions, outcome: &Outcome, delivered:
     }
 }
 
-fn shots(stage: &Stage, options: &SubjectOptions) -> Result<Vec<Client>, Error> {
+/// Clients of the subject, one connection each.
+///
+/// # Errors
+/// When an address is not plain http.
+pub(super) fn shots(stage: &Stage, options: &SubjectOptions) -> Result<Vec<Client>, Error> {
     let path = match options.subject {
         Subject::Messages => "/api/v1/messages".to_owned(),
         Subject::Batch(_) => "/api/v1/messages/batch".to_owned(),
@@ -195,7 +199,7 @@ fn shots(stage: &Stage, options: &SubjectOptions) -> Result<Vec<Client>, Error> 
 }
 
 /// One client of any subject.
-struct Client {
+pub(super) struct Client {
     connection: Connection,
     path: Uri,
     subject: Subject,

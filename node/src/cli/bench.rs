@@ -11,7 +11,7 @@ use url::Url;
 
 use super::args::OutputArgs;
 use super::{Exit, Failure, Output, cluster, dev, output};
-use crate::bench::{self, FailoverOptions, Stage, StageOptions, Subject, SubjectOptions};
+use crate::bench::{self, BacklogOptions, FailoverOptions, Stage, StageOptions, Subject, SubjectOptions};
 
 /// Measure speed and safety with real processes.
 #[derive(Debug, clap::Args)]
@@ -93,6 +93,30 @@ enum Command {
         #[arg(long)]
         stale: bool,
     },
+    /// Piles messages up for services that are paused; measures the accept rate on the way, then lets them go.
+    Backlog {
+        /// Until so many messages wait.
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000), value_name = "N")]
+        up_to: u64,
+        /// Measured after so many more.
+        #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+        step: u64,
+        /// For how long, each time.
+        #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+        probe: Duration,
+        /// Clients at a time.
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=10_000), value_name = "N")]
+        clients: u16,
+        /// About so many bytes of content a message.
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=3_000_000), value_name = "N")]
+        content_bytes: u32,
+        /// Services that get the messages, in turn.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N")]
+        targets: u16,
+        /// Nothing more is expected when nothing arrived for so long.
+        #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+        quiet: Duration,
+    },
     /// Kills the leader again and again; measures the gap until the next committed write.
     Failover {
         /// Whose leader.
@@ -156,6 +180,7 @@ enum Switch {
 /// What to do once the nodes are up.
 enum Job {
     Steady(SubjectOptions),
+    Backlog(BacklogOptions),
     Failover(FailoverOptions),
 }
 
@@ -198,6 +223,10 @@ async fn measure(options: &StageOptions, job: &Job, voice: &Voice, output: Outpu
             let report = bench::run(&stage, job, &|text| voice.say(text)).await.map_err(failed)?;
             (report.lines(), serde_json::to_value(&report), report.lost)
         }
+        Job::Backlog(job) => {
+            let report = bench::run_backlog(&stage, job, &|text| voice.say(text)).await.map_err(failed)?;
+            (report.lines(), serde_json::to_value(&report), report.lost)
+        }
         Job::Failover(job) => {
             let report =
                 bench::run_failover(&mut stage, job, &|text| voice.say(text)).await.map_err(failed)?;
@@ -231,6 +260,17 @@ fn job(command: &Command) -> Result<(Job, usize, bool), Failure> {
         Command::Batch { load, content, size } => (Subject::Batch((*size).into()), load, Some(content)),
         Command::Control { load } => (Subject::Control, load, None),
         Command::Reads { load, stale } => (Subject::Reads { stale: *stale }, load, None),
+        Command::Backlog { up_to, step, probe, clients, content_bytes, targets, quiet } => {
+            let job = BacklogOptions {
+                up_to: *up_to,
+                step: *step,
+                probe: *probe,
+                clients: (*clients).into(),
+                content_bytes: *content_bytes as usize,
+                quiet: *quiet,
+            };
+            return Ok((Job::Backlog(job), (*targets).into(), false));
+        }
         Command::Failover { group, kills, pause } => {
             let job = FailoverOptions {
                 kills: (*kills).into(),

@@ -9,6 +9,7 @@ mod config;
 mod dead_letters;
 mod dev;
 mod dev_screen;
+mod doctor;
 mod exit;
 mod explain;
 mod messages;
@@ -55,6 +56,8 @@ enum Command {
     Cluster(cluster::Args),
     /// Show and check settings.
     Config(config::Args),
+    /// Look at everything a node needs, and say what is wrong and how to mend it.
+    Doctor(doctor::Args),
     /// Bring the database of the messages up to date.
     Migrate(migrate::Args),
     /// See, make and empty the queues of the broker.
@@ -98,6 +101,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Services(args) => here(services::run(args)),
         Command::Cluster(args) => here(cluster::run(args)),
         Command::Config(args) => config::run(args),
+        Command::Doctor(args) => here(doctor::run(args)),
         Command::Migrate(args) => here(migrate::run(args)),
         Command::Queues(args) => here(queues::run(args)),
         Command::Token(args) => token::run(args),

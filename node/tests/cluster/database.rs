@@ -2,11 +2,12 @@
 
 use anyhow::{Context, ensure};
 use hub_core::error::code;
+use hub_node::doctor::{Finding, examine};
 use hub_test_servers::{Kind, Place, Server};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{Http, Receiver, TestNode, refused, three_with, until};
+use crate::support::{Http, Receiver, TestNode, configuration, refused, settings, three_with, until};
 
 async fn place() -> anyhow::Result<String> {
     Ok(Place::on_shared(Kind::Postgres).await?.url().to_owned())
@@ -238,5 +239,40 @@ async fn a_broker_carries_what_the_database_keeps() -> anyhow::Result<()> {
     let settings = [("postgres.url", url.as_str()), ("rabbitmq.url", &wrong)];
     let login = refused(&folder.path().join("9"), &settings).await?;
     ensure!(login.code == code::BROKER_LOGIN && !login.block().contains("hunter2"), "{}", login.block());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_finds_what_is_wrong() -> anyhow::Result<()> {
+    let (folder, url) = (tempfile::tempdir()?, place().await?);
+    let lines = async |url: &str, pairs: &[(&str, &str)]| {
+        let all = [&[("postgres.url", url)], pairs].concat();
+        let config = configuration(&folder.path().join("1"), &settings(&all))?;
+        anyhow::Ok(examine(&config).await)
+    };
+    let fresh = lines(&url, &[]).await?;
+    ensure!(fresh.iter().all(|line| !line.is_failing()), "{fresh:?}");
+    let has = |lines: &[Finding], part: &str, text: &str| {
+        lines.iter().any(|line| line.part == part && line.found.contains(text))
+    };
+    ensure!(has(&fresh, "postgres", "migrations are missing"), "{fresh:?}");
+    ensure!(has(&fresh, "clock", "ms from PostgreSQL's"), "{fresh:?}");
+
+    let mut node = TestNode::start(&folder.path().join("1"), &[("postgres.url", &url)]).await?;
+    let running = lines(&url, &[("raft.join", &node.raft)]).await?;
+    ensure!(has(&running, "postgres", "tables are up to date"), "{running:?}");
+    ensure!(has(&running, "data folder", "runs with the data folder"), "{running:?}");
+    ensure!(has(&running, "peer", "is a node of cluster"), "{running:?}");
+    node.stop().await;
+
+    let wrong = url.replacen(":message_hub@", ":hunter2@", 1);
+    let broker = [("rabbitmq.url", "amqp://hub:hunter2@127.0.0.1:1/%2f"), ("raft.join", "127.0.0.1:1")];
+    let ill = lines(&wrong, &broker).await?;
+    for (part, code) in [("postgres", "HUB-2017"), ("rabbitmq", "HUB-2027")] {
+        let found = ill.iter().find(|line| line.part == part && line.is_failing());
+        let found = found.with_context(|| format!("{ill:?}"))?;
+        ensure!(found.code.as_deref() == Some(code) && found.cure.is_some(), "{found:?}");
+    }
+    ensure!(has(&ill, "peer", "does not answer") && !format!("{ill:?}").contains("hunter2"), "{ill:?}");
     Ok(())
 }

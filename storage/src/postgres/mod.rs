@@ -18,6 +18,7 @@ mod operator;
 mod options;
 mod outbox;
 mod outbox_port;
+mod probe;
 mod record;
 mod row;
 mod service;
@@ -30,6 +31,7 @@ mod text;
 
 pub use options::{Options, Ports};
 pub use outbox_port::{Burial, Outbox, Outgoing};
+pub use probe::{Report, probe};
 pub use service::Service;
 pub use setup::{Prepared, SetupError, prepare};
 pub use store::Store;

@@ -12,8 +12,8 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
 
 /// The oldest server that will do, and the oldest that is not warned of.
-const OLDEST: i32 = 130_000;
-const GOOD: i32 = 150_000;
+pub(super) const OLDEST: i32 = 130_000;
+pub(super) const GOOD: i32 = 150_000;
 
 /// Partitions are made for this many days ahead.
 pub(super) const DAYS_AHEAD: i32 = 7;
@@ -147,16 +147,25 @@ async fn run(options: &PgConnectOptions, place: &str) -> Result<Prepared, SetupE
 }
 
 async fn migrate(connection: &mut PgConnection) -> Result<usize, SetupError> {
-    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-    let before = applied(connection).await?;
-    if let Some(found) = before.iter().copied().find(|version| !MIGRATIONS.version_exists(*version)) {
-        return Err(SetupError::Newer { found, known });
-    }
-    let missing = MIGRATIONS.iter().filter(|migration| !before.contains(&migration.version)).count();
+    let missing = missing(connection).await?;
     if missing > 0 {
+        let known = last_known();
         MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| not_migrated(error, known))?;
     }
     Ok(missing)
+}
+
+fn last_known() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// How many migrations the database lacks.
+pub(super) async fn missing(connection: &mut PgConnection) -> Result<usize, SetupError> {
+    let before = applied(connection).await?;
+    if let Some(found) = before.iter().copied().find(|version| !MIGRATIONS.version_exists(*version)) {
+        return Err(SetupError::Newer { found, known: last_known() });
+    }
+    Ok(MIGRATIONS.iter().filter(|migration| !before.contains(&migration.version)).count())
 }
 
 /// Versions of the migrations that the database has.
@@ -174,7 +183,7 @@ async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, SetupError> 
         .map_err(failed)
 }
 
-fn not_connected(place: &str, error: &sqlx::Error) -> SetupError {
+pub(super) fn not_connected(place: &str, error: &sqlx::Error) -> SetupError {
     let place = place.to_owned();
     let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
     let reason = error.to_string();
@@ -184,7 +193,7 @@ fn not_connected(place: &str, error: &sqlx::Error) -> SetupError {
     SetupError::Unreachable { place, reason }
 }
 
-fn failed(error: sqlx::Error) -> SetupError {
+pub(super) fn failed(error: sqlx::Error) -> SetupError {
     let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
     if code == "42501" {
         SetupError::Denied(error.to_string())
