@@ -117,7 +117,7 @@ async fn an_answer_lost_after_the_commit_is_asked_for_again() {
 async fn an_outcome_that_nobody_can_tell_is_unknown_and_its_claim_is_given_back() {
     let (base, proxy, node) = behind_proxy().await;
     node.slots.grant(&service("target"), 1);
-    let (message, result) = accept_unanswered(&base, &proxy, &node, Some(Duration::from_secs(3))).await;
+    let (message, result) = accept_unanswered(&base, &proxy, &node, Some(Duration::from_secs(6))).await;
     assert!(matches!(result, Err(StoreError::Unknown(_))), "{result:?}");
     assert_eq!(node.slots.free(&service("target")), 1, "the slot is free");
     // Now it is known that nothing can be sent: certainly not done, and said before the deadline.
@@ -178,6 +178,42 @@ async fn a_server_that_writes_no_more_is_waited_for() {
     until("it writes again", || async { node.accept(node.message("target")).await.is_ok() }).await;
     base.audit().await;
     node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_says_nothing_holds_nobody_longer_than_the_deadline() {
+    let (base, proxy, node) = behind_proxy().await;
+    proxy.set_stalled(true);
+    let brief = Duration::from_secs(2);
+    let calls = (0..6).map(|number| {
+        let (message, node) = (node.message("target"), &node);
+        async move {
+            tokio::time::sleep(Duration::from_millis(number * 100)).await;
+            (message.id, node.accept_within(message, brief).await)
+        }
+    });
+    let read = node.store.get(hub_core::id::MessageId(Uuid::nil()), Consistency::Stale, soon(&node, brief));
+    let both = async { tokio::join!(futures::future::join_all(calls), read) };
+    let (results, read) = tokio::time::timeout(Duration::from_secs(50), both).await.expect("nobody hangs");
+    assert!(matches!(read, Err(StoreError::Unavailable { retryable: true, .. })), "{read:?}");
+    proxy.set_stalled(false);
+    until("it works again", || async { node.accept(node.message("target")).await.is_ok() }).await;
+    let stored = stored(&base).await;
+    for (id, result) in results {
+        match result {
+            Err(StoreError::Unknown(_)) => {}
+            Err(StoreError::Unavailable { retryable: true, .. }) => {
+                assert!(!stored.contains(&id.0), "a message that was refused is there");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    base.audit().await;
+    node.end().await;
+}
+
+fn soon(node: &Node, within: Duration) -> std::time::Instant {
+    node.clock.instant() + within
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,8 @@ struct Plan {
     stay_down: AtomicBool,
     /// Connections are dropped, and new ones at once.
     down: watch::Sender<bool>,
+    /// Nothing passes, and nothing is closed.
+    stalled: watch::Sender<bool>,
     cuts: AtomicU32,
 }
 
@@ -74,6 +76,11 @@ impl Proxy {
         self.plan.down.send_replace(down);
     }
 
+    /// Nothing passes any more, as through a network that swallows everything.
+    pub(crate) fn set_stalled(&self, stalled: bool) {
+        self.plan.stalled.send_replace(stalled);
+    }
+
     /// How often it cut.
     pub(crate) fn cuts(&self) -> u32 {
         self.plan.cuts.load(Ordering::SeqCst)
@@ -98,11 +105,13 @@ async fn carry(mut client: TcpStream, server: SocketAddr, plan: Arc<Plan>) {
     let Ok(mut server) = TcpStream::connect(server).await else { return };
     let (mut asked, mut answered) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     let mut doomed = false;
-    let mut down = plan.down.subscribe();
+    let (mut down, mut stalled) = (plan.down.subscribe(), plan.stalled.subscribe());
     loop {
+        let passes = !*stalled.borrow_and_update();
         tokio::select! {
             () = went_down(&mut down) => return,
-            read = client.read(&mut asked) => match read {
+            _ = stalled.changed() => {}
+            read = client.read(&mut asked), if passes => match read {
                 Ok(count) if count > 0 => {
                     doomed |= plan.finds(&asked[..count]);
                     if server.write_all(&asked[..count]).await.is_err() {
@@ -111,7 +120,7 @@ async fn carry(mut client: TcpStream, server: SocketAddr, plan: Arc<Plan>) {
                 }
                 _ => return,
             },
-            read = server.read(&mut answered) => match read {
+            read = server.read(&mut answered), if passes => match read {
                 Ok(count) if count > 0 => {
                     if doomed {
                         plan.down.send_replace(plan.stay_down.load(Ordering::SeqCst));
