@@ -45,7 +45,7 @@ pub(super) struct Shared {
     // Taken only while `log` is held, or alone: never the other way round.
     queue: Mutex<Queue>,
     pub(super) mark: Mark,
-    /// Rings when the mark has moved, and when the log is closed.
+    /// Rings when the mark has moved, when something was written that waits for a sync, and when the log is closed.
     pub(super) marked: Arc<Notify>,
     pub(super) stats: SyncStats,
     pub(super) fault: FirstFault,
@@ -140,6 +140,14 @@ impl Shared {
         let batch = std::mem::take(&mut queue.waiting);
         drop(queue);
         self.start_sync(log, batch)
+    }
+
+    /// Syncs what was written without a sync of its own, if there is any.
+    pub(super) fn sync_rest(self: &Arc<Self>) -> io::Result<()> {
+        // Appending nothing tells where the log ends.
+        let mut end = 0;
+        self.write(|log| log.append([]).map(|last| end = last.end().0), None)?;
+        if end > self.mark.offset() { self.write(|_| Ok(()), Some(IOFlushed::noop())) } else { Ok(()) }
     }
 
     /// The error that ended this log, if one did.

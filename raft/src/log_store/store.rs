@@ -74,12 +74,18 @@ impl LogStore {
 }
 
 impl LogHandle {
-    /// Makes the synced mark durable whenever it has moved, after `delay`, until the log is closed.
+    /// Makes the synced mark durable whenever it has moved, after `delay`, until the log is closed. What is committed rides
+    /// the next append's sync; when none comes within `delay`, it gets one of its own: a node that starts again without the
+    /// others must know what was committed.
     pub(crate) async fn keep_mark(self, delay: Duration) -> io::Result<()> {
         loop {
             self.marked.notified().await;
+            let before = self.shared.upgrade().map(|shared| shared.mark.offset());
             tokio::time::sleep(delay).await;
             let Some(shared) = self.shared.upgrade() else { return Ok(()) };
+            if before == Some(shared.mark.offset()) {
+                shared.sync_rest()?;
+            }
             tokio::task::spawn_blocking(move || shared.mark.sync()).await.map_err(io::Error::other)??;
         }
     }
@@ -112,8 +118,9 @@ impl RaftLogStorage<C> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         let Some(committed) = committed.as_ref().map(DiskLogId::from) else { return Ok(()) };
-        // It rides the next sync: losing it only means that fewer entries are applied before the leader says so again.
-        self.shared.write(
+        // It rides the next sync, which may be the keeper's. Losing it only means that fewer entries are applied before the
+        // leader says so again.
+        let written = self.shared.write(
             |log| {
                 let state = log.log_state();
                 let newer = state.committed().is_none_or(|old| *old < committed);
@@ -121,7 +128,9 @@ impl RaftLogStorage<C> for LogStore {
                 if newer && known { log.commit(committed).map(drop) } else { Ok(()) }
             },
             None,
-        )
+        );
+        self.shared.marked.notify_one();
+        written
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {

@@ -92,6 +92,37 @@ async fn ten(dir: &Path) -> PathBuf {
     chunks.pop().unwrap()
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_committed_reaches_the_disk_when_nothing_is_appended_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _closed) = open(dir.path()).unwrap();
+    let keeper = log.handle().keep_mark(Duration::from_millis(1));
+    tokio::pin!(keeper);
+    log.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
+    append(&mut log, [entry(0, "first"), entry(1, "second")]).await;
+    log.save_committed(Some(log_id(1, 1, 1))).await.unwrap();
+    // As a process finds the folder that starts after this one was killed.
+    let found = async {
+        loop {
+            let copy = tempfile::tempdir().unwrap();
+            for file in fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path()) {
+                fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
+            }
+            // A copy that was made while the log was written may be refused.
+            if let Ok((mut log, _closed)) = open(copy.path())
+                && log.read_committed().await.unwrap() == Some(log_id(1, 1, 1))
+            {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = &mut keeper => panic!("the keeper has ended: {ended:?}"),
+        found = tokio::time::timeout(FREE, found) => found.unwrap(),
+    }
+}
+
 fn damaged(dir: &Path) {
     match open(dir).map(drop) {
         Err(error @ OpenError::Damaged { .. }) => assert_eq!(error.code(), code::DAMAGED),
