@@ -17,6 +17,9 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// The key of all clusters under test.
 pub const SECRET_KEY: &str = "chaos-tests-secret-key-of-more-than-32-bytes";
 
+/// In seconds; longer than a test sets the clocks of its nodes ahead.
+const LIFETIME: u64 = 60 * 24 * 3600;
+
 const SCOPES: &str =
     "messages:send messages:read messages:admin services:register services:read cluster:admin";
 
@@ -74,7 +77,8 @@ impl Client {
     pub fn new(service: &str) -> anyhow::Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "a token expires by the wall clock")]
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-        let claims = serde_json::json!({ "sub": service, "scope": SCOPES, "iat": now, "exp": now + 3600 });
+        let claims =
+            serde_json::json!({ "sub": service, "scope": SCOPES, "iat": now, "exp": now + LIFETIME });
         let key = jsonwebtoken::EncodingKey::from_secret(SECRET_KEY.as_bytes());
         let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key)?;
         let mut connector = HttpConnector::new();

@@ -21,19 +21,33 @@ pub const READY: Duration = Duration::from_secs(90);
 pub struct View {
     /// The node that answered.
     pub node_id: u64,
-    /// Both groups.
+    /// Its groups.
     pub groups: Groups,
     /// All nodes.
     pub nodes: Vec<Member>,
 }
 
-/// The two groups of a node.
+/// The groups of a node.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Groups {
     /// Members and services.
     pub control: Group,
+    /// The message store, unless a database keeps the messages.
+    messages: Option<Group>,
+}
+
+impl Groups {
     /// The message store.
-    pub messages: Group,
+    ///
+    /// # Errors
+    /// A database keeps the messages.
+    pub fn messages(&self) -> anyhow::Result<&Group> {
+        self.messages.as_ref().context("a database keeps the messages")
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Group> {
+        std::iter::once(&self.control).chain(&self.messages)
+    }
 }
 
 /// A group, as the node that answered knows it.
@@ -72,13 +86,30 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts so many nodes as one cluster and waits until all of them vote in both groups.
+    /// Starts so many nodes as one cluster and waits until all of them vote in all groups.
     ///
     /// # Errors
     /// It does not form.
     pub async fn start(folder: &Folder, nodes: usize, settings: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(folder, nodes, settings, &[]).await
+    }
+
+    /// The same, with more in the environment of each node.
+    ///
+    /// # Errors
+    /// It does not form.
+    pub async fn start_with(
+        folder: &Folder,
+        nodes: usize,
+        settings: &[&str],
+        environment: &[(&'static str, String)],
+    ) -> anyhow::Result<Self> {
         let library = shim::compile(folder.path())?;
-        let made = (1..=nodes).map(|number| Node::new(number, &library, folder.path(), settings));
+        let made = (1..=nodes).map(|number| {
+            let mut node = Node::new(number, &library, folder.path(), settings)?;
+            environment.iter().for_each(|(name, value)| node.set(name, value));
+            anyhow::Ok(node)
+        });
         let mut cluster = Self { nodes: made.collect::<Result<_, _>>()?, client: Client::new("sender")? };
         cluster.nodes.first_mut().context("a cluster has nodes")?.start(&[]).await?;
         let first = cluster.nodes.first().context("a cluster has nodes")?.raft_addr()?.to_owned();
@@ -107,7 +138,7 @@ impl Cluster {
         Ok(serde_json::from_value(answer.body)?)
     }
 
-    /// Waits until every node is ready and all of them vote in both groups, under leaders that all agree on.
+    /// Waits until every node is ready and all of them vote in all groups, under leaders that all agree on.
     ///
     /// # Errors
     /// Not in time.
@@ -117,12 +148,12 @@ impl Cluster {
             for (index, url) in self.urls()?.iter().enumerate() {
                 self.client.get(&format!("{url}/readyz")).await?.success()?;
                 let view = self.view(index).await?;
-                let whole = [&view.groups.control, &view.groups.messages];
-                anyhow::ensure!(whole.iter().all(|group| group.voters.len() == self.nodes.len()), "{view:?}");
-                leaders.push((view.groups.control.leader, view.groups.messages.leader));
+                let whole = view.groups.all().all(|group| group.voters.len() == self.nodes.len());
+                anyhow::ensure!(whole, "{view:?}");
+                leaders.push(view.groups.all().map(|group| group.leader).collect::<Vec<_>>());
             }
             leaders.dedup();
-            let agreed = matches!(leaders.as_slice(), [(Some(_), Some(_))]);
+            let agreed = matches!(leaders.as_slice(), [led] if led.iter().all(Option::is_some));
             anyhow::ensure!(agreed, "leaders: {leaders:?}");
             Ok(Some(()))
         })
@@ -142,7 +173,7 @@ impl Cluster {
             let mut named: Vec<String> = Vec::new();
             while let Some(view) = views.next().await {
                 let Ok(Ok(view)) = view else { continue };
-                let leader = view.groups.messages.leader;
+                let leader = view.groups.messages()?.leader;
                 let leader = view.nodes.into_iter().find(|node| Some(node.id) == leader);
                 let Some(url) = leader.map(|node| node.rest_url) else { continue };
                 named.push(url.trim_end_matches('/').to_owned());

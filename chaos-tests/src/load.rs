@@ -33,6 +33,8 @@ struct Shared {
     urls: Vec<String>,
     targets: Vec<String>,
     ledger: Arc<Ledger>,
+    /// Before each message.
+    pace: Duration,
     stopping: AtomicBool,
     next: AtomicUsize,
 }
@@ -46,11 +48,23 @@ impl Load {
         senders: usize,
         ledger: &Arc<Ledger>,
     ) -> Self {
+        Self::paced(client, urls, targets, (senders, Duration::ZERO), ledger)
+    }
+
+    /// The same; each sender rests for so long before each message, so that a long test does not end in a long queue.
+    pub fn paced(
+        client: &Client,
+        urls: Vec<String>,
+        targets: &[&str],
+        (senders, pace): (usize, Duration),
+        ledger: &Arc<Ledger>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             client: client.with_limit(PATIENCE),
             urls,
             targets: targets.iter().map(|target| (*target).to_owned()).collect(),
             ledger: ledger.clone(),
+            pace,
             stopping: AtomicBool::new(false),
             next: AtomicUsize::new(0),
         });
@@ -77,6 +91,9 @@ impl Load {
 impl Shared {
     async fn send_on_and_on(&self, sender: usize) {
         while !self.stopping.load(Ordering::SeqCst) {
+            if !self.pace.is_zero() {
+                tokio::time::sleep(self.pace).await;
+            }
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let key = format!("load-{sender}-{number}");
             // Some are cancelled long before they are due, some at about that moment.

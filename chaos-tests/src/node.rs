@@ -38,6 +38,7 @@ pub struct Node {
     child: Option<Child>,
     endpoints: Option<Endpoints>,
     settings: Vec<String>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Node {
@@ -51,7 +52,14 @@ impl Node {
         // As an installer would have made it, long ago.
         fs::create_dir_all(disk.root().join("data"))?;
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        Ok(Self { number, disk, log: home.join("node.log"), child: None, endpoints: None, settings })
+        let log = home.join("node.log");
+        Ok(Self { number, disk, log, child: None, endpoints: None, settings, environment: Vec::new() })
+    }
+
+    /// Gives its next processes a variable of the environment.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.environment.retain(|(known, _)| *known != name);
+        self.environment.push((name, value.to_owned()));
     }
 
     /// Its number, from 1.
@@ -120,6 +128,7 @@ impl Node {
             .env("ALLOWED_TARGETS", "127.0.0.0/8")
             .env("RUST_BACKTRACE", "1")
             .envs(self.disk.environment())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -97,6 +97,11 @@ impl Receiver {
         self.state.book().arrivals.len()
     }
 
+    /// How often this message has arrived.
+    pub fn arrived(&self, id: &str) -> usize {
+        self.state.book().arrivals.get(id).map_or(0, Vec::len)
+    }
+
     /// A copy of all arrivals: message id to the attempts, in order.
     pub fn arrivals(&self) -> HashMap<String, Vec<u32>> {
         self.state.book().arrivals.clone()

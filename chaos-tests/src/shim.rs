@@ -1,4 +1,5 @@
-//! The preloaded library under a process (`shim/powercut.c`) and the switches for its faults.
+//! The preloaded library under a process: its disk (`shim/powercut.c`) with the switches for its faults, and its wall clock
+//! (`shim/clock.c`).
 
 use std::ffi::OsString;
 use std::fs;
@@ -34,17 +35,21 @@ impl Fault {
     }
 }
 
+/// By how many milliseconds the wall clock of a process is ahead, in its environment.
+pub const CLOCK_AHEAD: &str = "WALL_CLOCK_AHEAD_MS";
+
 /// Compiles the shim into `folder`.
 ///
 /// # Errors
 /// No C compiler, or it refuses the source.
 pub fn compile(folder: &Path) -> anyhow::Result<PathBuf> {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/shim/powercut.c");
+    let disk = concat!(env!("CARGO_MANIFEST_DIR"), "/shim/powercut.c");
+    let clock = concat!(env!("CARGO_MANIFEST_DIR"), "/shim/clock.c");
     let library = folder.join("powercut.so");
     let output = Command::new("cc")
         .args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o"])
         .arg(&library)
-        .args([source, "-ldl"])
+        .args([disk, clock, "-ldl"])
         .output()
         .context("the fault tests need a C compiler named cc")?;
     anyhow::ensure!(output.status.success(), "cc: {}", String::from_utf8_lossy(&output.stderr));

@@ -14,7 +14,7 @@ use crate::support::{TARGETS, accepted, delivered, lost, receiver, statuses};
 const CAUGHT_UP: Duration = Duration::from_secs(120);
 
 async fn messages_group(cluster: &Cluster, node: usize) -> anyhow::Result<Group> {
-    Ok(cluster.view(node).await?.groups.messages)
+    Ok(cluster.view(node).await?.groups.messages()?.clone())
 }
 
 /// A follower is down while messages are accepted, `until` the leader's group is as wanted; then it comes back.

@@ -41,7 +41,7 @@ fn is_refused_and_cured_by_rejoining(
         node.start(&["--rejoin", "--join", &other]).await?;
         wait::until("the node has joined under a new id", Duration::from_secs(90), async || {
             let view = cluster.view(victim).await?;
-            let voters = &view.groups.messages.voters;
+            let voters = &view.groups.messages()?.voters;
             Ok((view.node_id != known && voters.contains(&view.node_id)).then_some(()))
         })
         .await?;

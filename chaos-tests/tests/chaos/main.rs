@@ -1,5 +1,6 @@
 //! Real clusters of real processes under real faults.
 
+mod backends;
 mod catch_up;
 mod damage;
 mod disk;

@@ -1,0 +1,41 @@
+//! Three hubs on servers of their own: hubs and servers are killed, stopped, frozen and emptied in turn, under load.
+
+mod backlog;
+mod days;
+mod held;
+mod hubs;
+mod postgres;
+mod refused;
+mod stage;
+
+use hub_chaos_tests::servers::Mix;
+use hub_chaos_tests::{scenario, sizes};
+
+use self::stage::Stage;
+
+#[test]
+fn every_promise_is_kept_on_postgres() -> anyhow::Result<()> {
+    scenario::run("postgres-faults", async |folder| {
+        let mut stage = Stage::start(folder, Mix::Postgres).await?;
+        stage.send()?;
+        for round in 0..sizes::of_this_run().rounds {
+            hubs::killed(&mut stage, round).await?;
+            postgres::restarted(&mut stage).await?;
+            postgres::paused(&mut stage).await?;
+            postgres::killed(&mut stage).await?;
+        }
+        stage.finish().await
+    })
+}
+
+#[test]
+fn one_hub_of_three_goes_on_alone() -> anyhow::Result<()> {
+    scenario::run("no-quorum", async |folder| {
+        let mut stage = Stage::start(folder, Mix::Postgres).await?;
+        stage.send()?;
+        for round in 0..sizes::of_this_run().rounds {
+            hubs::left_alone(&mut stage, round).await?;
+        }
+        stage.finish().await
+    })
+}
