@@ -9,7 +9,7 @@ use hub_core::control::{self, State};
 use hub_core::id::{RequestId, ServiceName};
 use hub_core::port::{
     Clock, ClusterControl, Committed, HealthReports, IdSource, MessageStore, ProposeError, ReadError,
-    Replicator, StoreError, Submitted,
+    Replicator, SharedCache, StoreError, Submitted,
 };
 use hub_core::registry::Service;
 use prometheus::Registry;
@@ -35,6 +35,8 @@ const PORT_GRACE: Duration = Duration::from_millis(500);
 pub struct Ports {
     /// Accepts, keeps and shows messages.
     pub store: Arc<dyn MessageStore>,
+    /// Counts rates, and keeps what has come to its end.
+    pub cache: Arc<dyn SharedCache>,
     /// Takes control commands.
     pub control: ControlGroup,
     /// Shows the control state.
@@ -60,6 +62,7 @@ pub struct Ports {
 /// The state behind every handler.
 pub struct Hub {
     pub(crate) store: Arc<dyn MessageStore>,
+    pub(crate) cache: Arc<dyn SharedCache>,
     pub(crate) control: ControlGroup,
     pub(crate) view: ControlView,
     pub(crate) cluster: Arc<dyn ClusterControl>,
@@ -84,6 +87,7 @@ impl Hub {
     pub fn new(ports: Ports) -> Result<Arc<Self>, prometheus::Error> {
         Ok(Arc::new(Self {
             store: ports.store,
+            cache: ports.cache,
             control: ports.control,
             view: ports.view,
             cluster: ports.cluster,

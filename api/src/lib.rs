@@ -18,6 +18,6 @@ pub mod v1;
 pub use hub::{ControlGroup, ControlView, Hub, Ports, UrlPolicy};
 pub use metrics::Metrics;
 pub use openapi::document;
-pub use options::Options;
+pub use options::{Options, Rates};
 pub use router::router;
 pub use server::{Leaving, Server, ServerOptions};

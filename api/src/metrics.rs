@@ -29,6 +29,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     seconds: HistogramVec,
     rejected: IntCounterVec,
+    limited: IntCounterVec,
     series: RwLock<HashMap<String, HashMap<Answer, Arc<Series>>>>,
 }
 
@@ -74,6 +75,13 @@ impl Metrics {
                 Opts::new("hub_http_rejected_total", "Requests and connections turned away, by reason."),
                 &["reason"],
             )?,
+            limited: IntCounterVec::new(
+                Opts::new(
+                    "hub_messages_rate_limited_total",
+                    "Messages refused by a rate limit: the caller's or the target's.",
+                ),
+                &["limit"],
+            )?,
             series: RwLock::default(),
         };
         registry.register(Box::new(metrics.in_flight.clone()))?;
@@ -83,6 +91,7 @@ impl Metrics {
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;
         registry.register(Box::new(metrics.rejected.clone()))?;
+        registry.register(Box::new(metrics.limited.clone()))?;
         Ok(metrics)
     }
 
@@ -101,6 +110,11 @@ impl Metrics {
     /// Someone was turned away.
     pub fn rejected(&self, reason: &'static str) {
         self.rejected.with_label_values(&[reason]).inc();
+    }
+
+    /// Messages were refused by this limit.
+    pub fn limited(&self, limit: &'static str, messages: u32) {
+        self.limited.with_label_values(&[limit]).inc_by(messages.into());
     }
 
     fn open(&self, route: &str, answer: Answer) -> Arc<Series> {

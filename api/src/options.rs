@@ -2,15 +2,29 @@
 
 use std::time::Duration;
 
+use hub_core::limit::Rate;
 use hub_core::message::Limits;
+
+/// How fast messages are taken; nothing for no limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    /// From each caller, whatever it sends to whom.
+    pub caller: Option<Rate>,
+    /// For each target, whoever sends.
+    pub target: Option<Rate>,
+}
 
 /// What the interface takes, how long it waits, and what it shows without a token.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Limits on one message.
     pub limits: Limits,
+    /// Limits on all messages of a caller and of a target, over the whole cluster; none by default.
+    pub rates: Rates,
     /// Age at which a message that is still open becomes a dead letter, unless its target says otherwise; default 7 days.
     pub max_age: Duration,
+    /// How long the store keeps messages that have come to their end; default 7 days.
+    pub retention: Duration,
     /// Time for one request's work, once its body has arrived; default 10 s.
     pub deadline: Duration,
     /// Time for operations that wait for something to happen (drain, transfer, test message); default 60 s.
@@ -41,6 +55,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
+            rates: Rates::default(),
+            retention: Duration::from_secs(7 * 24 * 3600),
             max_age: Duration::from_secs(7 * 24 * 3600),
             deadline: Duration::from_secs(10),
             long_deadline: Duration::from_secs(60),

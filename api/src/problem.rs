@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hub_core::error::{CATALOGUE, Code, Explanation, FieldError, code};
 use serde::Serialize;
@@ -57,6 +57,8 @@ struct Parts {
     message_status: Option<&'static str>,
     results: Option<Box<RawValue>>,
     allow: Option<HeaderValue>,
+    violated_policies: Vec<&'static str>,
+    headers: HeaderMap,
 }
 
 /// A problem as it is written.
@@ -106,6 +108,10 @@ pub struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     results: Option<&'a RawValue>,
+    /// The limits that were overstepped, as `RateLimit-Policy` names them.
+    #[serde(rename = "violated-policies", skip_serializing_if = "<[&str]>::is_empty")]
+    #[schema(required = false, value_type = Vec<String>, example = json!(["caller"]))]
+    violated_policies: &'a [&'static str],
 }
 
 /// The catalogue's entry of a code.
@@ -193,6 +199,22 @@ impl Problem {
         self
     }
 
+    /// The limit of this name was overstepped.
+    #[must_use]
+    pub fn violated_policy(mut self, name: &'static str) -> Self {
+        self.parts().violated_policies.push(name);
+        self
+    }
+
+    /// Headers that go with it.
+    #[must_use]
+    pub fn headers(mut self, headers: HeaderMap) -> Self {
+        if !headers.is_empty() {
+            self.parts().headers.extend(headers);
+        }
+        self
+    }
+
     /// Its code.
     #[must_use]
     pub const fn code(&self) -> Code {
@@ -226,6 +248,7 @@ impl Problem {
             message_ids: parts.and_then(|parts| parts.message_ids.as_deref()),
             message_status: parts.and_then(|parts| parts.message_status),
             results: parts.and_then(|parts| parts.results.as_deref()),
+            violated_policies: parts.map_or(&[], |parts| &parts.violated_policies),
         }
     }
 
@@ -236,6 +259,7 @@ impl Problem {
         let mut response = Response::new(bytes.into());
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
+        headers.extend(self.parts.iter().flat_map(|parts| parts.headers.clone()));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(wait) = self.parts.as_ref().and_then(|parts| parts.retry_after) {
             headers.insert(RETRY_AFTER, HeaderValue::from(millis(wait).div_ceil(1_000).max(1)));

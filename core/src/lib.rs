@@ -11,6 +11,7 @@ pub mod hash;
 pub mod id;
 pub mod invariant;
 pub mod json;
+pub mod limit;
 pub mod message;
 pub mod port;
 pub mod registry;

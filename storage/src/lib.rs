@@ -1,7 +1,9 @@
-//! The message stores and queues: every SQL and AMQP word of the hub.
+//! The message stores, the queues and the shared cache: every SQL, AMQP and Redis word of the hub.
 
 mod listing;
+pub mod memory;
 pub mod postgres;
 pub mod rabbitmq;
+pub mod redis;
 pub mod sqlite;
 pub mod suite;

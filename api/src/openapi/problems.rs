@@ -36,6 +36,7 @@ const SEND: &[Code] = &[
     code::UNKNOWN_TARGET,
     code::KEY_REUSED,
     code::BACKLOG_FULL,
+    code::RATE_LIMITED,
     code::TYPE_REFUSED,
     code::NO_LEADER,
     code::NODE_BEHIND,

@@ -18,6 +18,8 @@ use hub_core::port::{
 use hub_core::time::Timestamp;
 use uuid::Uuid;
 
+use crate::fake_cache::FakeCache;
+
 /// 2026-11-23T08:55:00.123Z.
 pub const NOW_MS: i64 = 1_795_424_100_123;
 
@@ -396,6 +398,7 @@ impl HealthReports for FakeHealth {
 /// All fakes of one rig.
 pub struct Fakes {
     pub store: Arc<FakeStore>,
+    pub cache: Arc<FakeCache>,
     pub control: Arc<FakeControl>,
     pub cluster: Arc<FakeCluster>,
     pub health: Arc<FakeHealth>,
@@ -406,6 +409,7 @@ impl Default for Fakes {
     fn default() -> Self {
         Self {
             store: Arc::default(),
+            cache: Arc::default(),
             control: Arc::default(),
             cluster: Arc::default(),
             health: Arc::default(),

@@ -187,6 +187,7 @@ impl Rig {
         });
         let hub = Hub::new(Ports {
             store: fakes.store.clone(),
+            cache: fakes.cache.clone(),
             control: fakes.control.clone(),
             view,
             cluster: fakes.cluster.clone(),

@@ -80,6 +80,7 @@ catalogue! {
     1207 TYPE_REFUSED 422 "Target does not take this message type" "The target registered the message types it takes, and this is not one." "Mend the type, or let the target register it."
     1208 EXPIRED 409 "Message has expired" "Its `expires_at` has passed: it cannot be replayed." "Send it anew, or discard it."
     1209 BATCH_REFUSED 422 "Batch refused" "The batch is atomic and at least one of its messages was refused." "Mend the messages that have a problem in `results`; nothing was stored."
+    1210 RATE_LIMITED 429 "Messages come too fast" "The caller, or all callers together for one target, sent more messages than the cluster's rate limit lets pass." "Send again after `Retry-After`, and more slowly; the `RateLimit` headers tell what is left. The limits are set by limits.caller_per_second and limits.target_per_second."
     1301 NO_SERVICE 404 "No such service" "No service of this name is registered." "Check the name; `message-hub services list` shows all."
     1302 NO_INSTANCE 404 "No such instance" "The service has no instance of this id." "Register it again."
     1303 REVISION 412 "Changed meanwhile" "`If-Match` names another revision than the current one." "Read it again and repeat the change on what it is now."

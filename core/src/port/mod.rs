@@ -6,6 +6,7 @@ mod delivery;
 mod health;
 mod message_store;
 mod replicator;
+mod shared_cache;
 mod state_machine;
 
 pub use clock::{Clock, IdSource};
@@ -20,6 +21,7 @@ pub use message_store::{
     MessageStore, StoreError, SweepReport,
 };
 pub use replicator::{Committed, Leadership, ProposeError, ReadError, Replicator, Stamper};
+pub use shared_cache::{CacheError, SharedCache, can_be_shared};
 pub use state_machine::{
     AppliedMark, Entry, MemoryMachine, SnapshotFile, StateMachine, StateMachineError, Submitted,
 };

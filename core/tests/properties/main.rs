@@ -9,4 +9,5 @@ mod draft;
 mod envelope;
 mod json;
 mod leader_clock;
+mod limit;
 mod placing;

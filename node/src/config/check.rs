@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use hub_core::error::code;
+use hub_storage::redis::Endpoint;
 
 use super::error::{Problem, Source};
 use super::layers::Values;
-use super::sections::Config;
+use super::sections::{Config, Limits, Redis};
 use super::value::HostPort;
 
 /// A key shorter than this is refused.
@@ -54,6 +55,8 @@ pub(super) fn check(config: &Config, values: &Values, problems: &mut Vec<Problem
     servers(config, &mut checker);
     broker(config, &mut checker);
     forming(config, &mut checker);
+    limits(&config.limits, &mut checker);
+    redis(&config.redis, &mut checker);
     log(config, &mut checker);
 }
 
@@ -93,9 +96,11 @@ fn keys(config: &Config, checker: &mut Checker<'_>) {
     if let Some(key) = &config.raft.cluster_key {
         checker.require(key.expose().len() >= KEY_BYTES, "raft.cluster_key", &format!("CLUSTER_KEY {short}"));
     }
-    for (setting, file) in
-        [("auth.jwks_file", &config.auth.jwks_file), ("delivery.ca_file", &config.delivery.ca_file)]
-    {
+    for (setting, file) in [
+        ("auth.jwks_file", &config.auth.jwks_file),
+        ("delivery.ca_file", &config.delivery.ca_file),
+        ("redis.ca_file", &config.redis.ca_file),
+    ] {
         let failed = file.as_ref().and_then(|path| Some((path, std::fs::File::open(path).err()?)));
         if let Some((path, error)) = failed {
             checker.require(false, setting, &format!("{} cannot be read: {error}", path.display()));
@@ -181,6 +186,34 @@ fn forming(config: &Config, checker: &mut Checker<'_>) {
 /// Certainly this machine: a loopback address, or `localhost`.
 fn is_loopback(peer: &HostPort) -> bool {
     peer.host == "localhost" || peer.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn limits(limits: &Limits, checker: &mut Checker<'_>) {
+    const MOST: u64 = 1_000_000;
+    for (whose, per_second, burst) in [
+        ("caller", limits.caller_per_second, limits.caller_burst),
+        ("target", limits.target_per_second, limits.target_burst),
+    ] {
+        let path = |what: &str| format!("limits.{whose}_{what}");
+        checker.count(&path("per_second"), per_second.into(), 0, MOST);
+        checker.count(&path("burst"), burst.into(), 0, MOST);
+        let needs = format!("needs {}", path("per_second"));
+        checker.require(burst == 0 || per_second > 0, &path("burst"), &needs);
+    }
+}
+
+fn redis(redis: &Redis, checker: &mut Checker<'_>) {
+    let milli = Duration::from_millis(1);
+    checker.duration("redis.timeout", redis.timeout, milli, 5_000 * milli);
+    let fit = (1..=100).contains(&redis.prefix.len())
+        && redis.prefix.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}'));
+    checker.require(fit, "redis.prefix", "must be 1 to 100 visible ASCII characters other than { and }");
+    let endpoint = redis.url.as_ref().map(|url| Endpoint::parse(url.expose()));
+    if let Some(Err(error)) = &endpoint {
+        checker.require(false, "redis.url", &error.to_string());
+    }
+    let is_tls = endpoint.is_some_and(|endpoint| endpoint.is_ok_and(|endpoint| endpoint.is_tls()));
+    checker.require(redis.ca_file.is_none() || is_tls, "redis.ca_file", "needs a redis.url of rediss://");
 }
 
 fn log(config: &Config, checker: &mut Checker<'_>) {

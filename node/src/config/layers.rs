@@ -22,8 +22,7 @@ const PREFIX: &str = "MESSAGE_HUB_";
 const FILE: &str = "_file";
 
 /// Names that the guide promises and that this version cannot honour: refused, so that none is silently ignored.
-const NOT_BUILT: [(&str, &str); 4] = [
-    ("REDIS_URL", "Redis as the shared cache"),
+const NOT_BUILT: [(&str, &str); 3] = [
     ("CIRCUIT_BREAKER_TIMEOUT", "circuit breakers"),
     ("CIRCUIT_BREAKER_THRESHOLD", "circuit breakers"),
     ("TRANSACTION_TIMEOUT", "transactions"),

@@ -19,7 +19,8 @@ pub use flags::ServeFlags;
 pub use render::{default_toml, show};
 pub use schema::Key;
 pub use sections::{
-    Auth, Config, Delivery, KEYS, Log, Messages, Node, Postgres, RabbitMq, Raft, Rest, SECTIONS, Targets,
+    Auth, Config, Delivery, KEYS, Limits, Log, Messages, Node, Postgres, RabbitMq, Raft, Redis, Rest,
+    SECTIONS, Targets,
 };
 pub use value::{ByteSize, HostPort, Raw, Secret, Setting};
 pub use words::{LogFormat, RaftProfile};

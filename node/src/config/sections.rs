@@ -120,6 +120,34 @@ settings! {
         queue_prefix: Prefix = "message-hub" as "QUEUE_PREFIX",
     }
 
+    /// How fast messages are taken from senders, over the whole cluster. With Redis the nodes count together; without it, or
+    /// while it does not answer, each lets its share pass: the limit divided by the live nodes. Every message that is
+    /// well-formed and allowed counts, one of a batch too, and a repeat under an Idempotency-Key; what a limit refuses (429)
+    /// does not.
+    limits: Limits {
+        /// Messages a second of each caller (a token's `sub`), whatever it sends to whom; 0 for no limit.
+        caller_per_second: u32 = "0",
+        /// How many of them may come at once after a pause; 0 for one second's worth.
+        caller_burst: u32 = "0",
+        /// Messages a second for each target, from all callers together; 0 for no limit.
+        target_per_second: u32 = "0",
+        /// How many of them may come at once after a pause; 0 for one second's worth.
+        target_burst: u32 = "0",
+    }
+
+    /// Redis, which the nodes share besides their stores: it counts rates, and keeps messages that have come to their end
+    /// for a minute after they were asked for. Emptied or gone, no outcome changes.
+    redis: Redis {
+        /// `redis://` or, with TLS, `rediss://`: `redis://USER:PASSWORD@HOST:6379/DATABASE`. Empty for none.
+        url: Option<Secret> = "" as "REDIS_URL",
+        /// What all keys begin with; the cluster's id follows, so that clusters may share a Redis.
+        prefix: String = "message-hub",
+        /// How long a request waits for it. Then the node decides by itself for a while.
+        timeout: Duration = "100ms",
+        /// Certificate authorities (PEM) that a `rediss` server may be signed by, instead of the public ones.
+        ca_file: Option<PathBuf> = "",
+    }
+
     /// How messages are delivered.
     delivery: Delivery {
         /// Retries after the first attempt, 0 to 100, unless the message or its service says otherwise.

@@ -97,7 +97,7 @@ fn every_mistake_is_reported_with_its_place() {
 #[test]
 fn promised_names_that_are_not_built_are_refused() {
     let empty = file("");
-    for name in ["REDIS_URL", "CIRCUIT_BREAKER_TIMEOUT", "CIRCUIT_BREAKER_THRESHOLD", "TRANSACTION_TIMEOUT"] {
+    for name in ["CIRCUIT_BREAKER_TIMEOUT", "CIRCUIT_BREAKER_THRESHOLD", "TRANSACTION_TIMEOUT"] {
         let errors =
             load(&Inputs { file: Some(empty.path().into()), env: env(&[(name, "1")]), ..Inputs::default() })
                 .unwrap_err();
@@ -196,4 +196,49 @@ fn settings_that_do_not_fit_each_other_are_refused() {
         ..ServeFlags::default()
     });
     assert!(large.to_string().contains("messages.max_content_bytes: must be between"));
+}
+
+#[test]
+fn a_redis_url_is_a_secret_and_must_be_one() {
+    let empty = file("");
+    let with = |name: &str, value: &str| {
+        let env = env(&[(name, value)]);
+        load(&Inputs { file: Some(empty.path().into()), env, ..Inputs::default() })
+    };
+    let secret = file("rediss://:hush@cache/3\n");
+    let by_file = secret.path().to_string_lossy().into_owned();
+    for (name, value) in [
+        ("REDIS_URL", "redis://:hush@cache:7000/1"),
+        ("MESSAGE_HUB_REDIS__URL", "rediss://:hush@cache"),
+        ("REDIS_URL_FILE", by_file.as_str()),
+    ] {
+        let loaded = with(name, value).unwrap();
+        assert!(loaded.config.redis.url.is_some());
+        assert!(!show(&loaded).contains("hush") && show(&loaded).contains("<redacted>"));
+    }
+    for wrong in ["http://:hush@cache", "hush", "redis://", "redis://:hush@cache/one", "amqp://hush@cache"] {
+        let errors = with("REDIS_URL", wrong).unwrap_err();
+        assert_eq!(errors.code(), code::CONFIG);
+        let text = errors.to_string();
+        assert!(text.contains("redis.url: must") && text.contains("REDIS_URL"), "{text}");
+        assert!(!text.contains("hush"), "{text}");
+    }
+}
+
+#[test]
+fn limits_and_redis_must_fit() {
+    let empty = file("");
+    for (setting, said) in [
+        ("limits.caller_burst=5", "limits.caller_burst: needs limits.caller_per_second"),
+        ("limits.target_per_second=1000001", "limits.target_per_second: must be between 0 and 1000000"),
+        ("redis.prefix={x}", "redis.prefix: must be"),
+        ("redis.timeout=1m", "redis.timeout: must be between"),
+        ("redis.ca_file=/no/such", "redis.ca_file: /no/such cannot be read"),
+        ("redis.ca_file=/dev/null", "redis.ca_file: needs a redis.url of rediss://"),
+    ] {
+        let flags = ServeFlags { set: vec![setting.to_owned()], ..ServeFlags::default() }.overrides();
+        let inputs = Inputs { file: Some(empty.path().into()), flags, ..Inputs::default() };
+        let text = load(&inputs).unwrap_err().to_string();
+        assert!(text.contains(said), "{text}");
+    }
 }

@@ -1,6 +1,7 @@
 //! `doctor`: looks at everything a node needs, before it needs it. Nothing is changed by it.
 
 mod broker;
+mod cache;
 mod database;
 mod local;
 mod peers;
@@ -65,8 +66,10 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("configuration", "is valid")];
     findings.push(local::folder(config));
     findings.extend(peers::examine(config).await);
-    let (database, broker) = tokio::join!(database::examine(config), broker::examine(config));
+    let (database, broker, cache) =
+        tokio::join!(database::examine(config), broker::examine(config), cache::examine(config));
     findings.extend(database);
     findings.extend(broker);
+    findings.extend(cache);
     findings
 }

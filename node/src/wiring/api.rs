@@ -6,12 +6,13 @@ use hub_api::auth::Access;
 use hub_api::{ControlView, Hub, Leaving, Options, Ports, Server, ServerOptions, router};
 use hub_core::control::{Command, Reply, State};
 use hub_core::message::Limits;
-use hub_core::port::{ClusterControl, HealthReports, MessageStore, Replicator};
+use hub_core::port::{ClusterControl, HealthReports, MessageStore, Replicator, SharedCache};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::base::{Base, metrics};
+use super::cache;
 use super::targets::Targets;
 use crate::coded::CodedError;
 use crate::lifecycle::{OnCancel, OnError, Stage, TaskKind};
@@ -23,6 +24,8 @@ const KIND: TaskKind =
 pub struct Parts {
     /// The messages.
     pub store: Arc<dyn MessageStore>,
+    /// What the nodes share besides.
+    pub cache: Arc<dyn SharedCache>,
     /// Where control commands are proposed.
     pub control: Arc<dyn Replicator<Command, Reply>>,
     /// The control state.
@@ -47,6 +50,7 @@ pub fn start(base: &Base, parts: Parts, listener: TcpListener) -> Result<Leaving
     let targets = parts.targets;
     let hub = Hub::new(Ports {
         store: parts.store,
+        cache: parts.cache,
         control: parts.control,
         view,
         cluster: parts.cluster,
@@ -74,7 +78,9 @@ fn options(base: &Base) -> Options {
     let max_content_bytes = usize::try_from(config.messages.max_content_bytes.0).unwrap_or(usize::MAX);
     Options {
         limits: Limits { max_content_bytes, ..Limits::default() },
+        rates: cache::rates(&config.limits),
         max_age: config.messages.max_age,
+        retention: config.messages.retention,
         deadline: config.rest.request_timeout,
         body_timeout: config.rest.body_timeout,
         max_in_flight: config.rest.max_in_flight,

@@ -5,6 +5,7 @@ pub mod address;
 pub mod admission;
 pub mod api;
 pub mod base;
+pub mod cache;
 pub mod contact;
 pub mod delivery;
 pub mod drain;

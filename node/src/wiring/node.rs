@@ -16,10 +16,11 @@ use tracing::info;
 use super::address::{self, Bound, Place};
 use super::admission::{Admission, Nodes};
 use super::base::{Base, metrics};
+use super::cache::Cache;
 use super::drain::{self, Live};
 use super::groups::{self, Groups, Steering};
 use super::targets::Targets;
-use super::{access, api, delivery, recovery};
+use super::{access, api, cache, delivery, recovery};
 use crate::clock::{HubClock, PeerClocks, Sampler, SamplerMetrics};
 use crate::coded::CodedError;
 use crate::config::Config;
@@ -94,10 +95,10 @@ impl Node {
         admission.announce(&groups, &identity, folder.register(), &place).await?;
         keep_members(&base, &transport, &groups);
 
-        let (cluster, steered) = control(&base, &transport, &groups, &peers);
+        let cache = cache::start(&base, &identity, &peers)?;
+        let (cluster, steered) = control(&base, &transport, &groups, &peers, &cache);
         keep_time(&base, &endpoints, &groups, &peers, &steered)?;
-        let asked = peers.clone();
-        let live: Live = Arc::new(move |node| asked.live().contains(&node));
+        let live = live(&peers);
         let (led, state) = (steered.clone(), groups.state.clone());
         drain::watch(&base.tasks, endpoints.node_id, state, led, Arc::clone(&live), base.time());
         let targets = Targets::new(base.config.targets.allowed.clone(), own_ports, groups.state.clone());
@@ -114,6 +115,7 @@ impl Node {
         let health = delivery::start(&base, &groups.delivery, ports)?;
         let parts = api::Parts {
             store: Arc::clone(&groups.messages.store),
+            cache: cache.port,
             control: groups.proposals(),
             state: groups.state.clone(),
             cluster: Arc::clone(&cluster) as Arc<dyn ClusterControl>,
@@ -184,6 +186,12 @@ fn endpoints(identity: &Identity, place: &Place) -> Endpoints {
     }
 }
 
+/// Which nodes answered lately.
+fn live(peers: &Peers) -> Live {
+    let peers = peers.clone();
+    Arc::new(move |node| peers.live().contains(&node))
+}
+
 /// A node that the cluster goes on without must not go on either.
 fn heed(base: &Base, transport: &Transport) {
     let transport = transport.clone();
@@ -245,6 +253,7 @@ fn control(
     transport: &Transport,
     groups: &Groups,
     peers: &Peers,
+    cache: &Cache,
 ) -> (Arc<ControlPort>, LedGroups) {
     let led = LedGroups {
         control: led(base, Group::Control, &groups.control),
@@ -259,7 +268,7 @@ fn control(
         peers: Arc::new(Known(peers.clone())),
         clock: Arc::clone(&base.clock),
         ids: Arc::clone(&base.ids),
-        store: Arc::clone(&groups.messages.checks),
+        store: cache.checks(Arc::clone(&groups.messages.checks)),
     });
     (Arc::new(port), led)
 }

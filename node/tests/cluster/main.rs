@@ -1,5 +1,6 @@
 //! Clusters of real nodes in one process, on loopback ports.
 
+mod cache;
 mod contract;
 mod database;
 mod health;

@@ -19,7 +19,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Http, TestNode, locked, until};
 
-const AUTHORITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/authority.pem");
+/// The authority's certificate, as a path.
+pub(crate) const AUTHORITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/authority.pem");
 const CERTIFICATE: &[u8] = include_bytes!("../fixtures/tls/server.pem");
 const KEY: &[u8] = include_bytes!("../fixtures/tls/server.key");
 
@@ -30,17 +31,21 @@ struct Receiver {
     _task: tokio::task::JoinSet<()>,
 }
 
+/// Takes TLS connections with the server's certificate; `protocols` is what it offers by ALPN.
+pub(crate) fn acceptor(protocols: &[&str]) -> anyhow::Result<TlsAcceptor> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let chain = vec![CertificateDer::from_pem_slice(CERTIFICATE)?];
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_slice(KEY)?)?;
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
 impl Receiver {
-    /// `protocols` is what it offers by ALPN.
     async fn start(protocols: &[&str]) -> anyhow::Result<Self> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let chain = vec![CertificateDer::from_pem_slice(CERTIFICATE)?];
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, PrivateKeyDer::from_pem_slice(KEY)?)?;
-        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = acceptor(protocols)?;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("https://localhost:{}", listener.local_addr()?.port());
         let seen: Arc<Mutex<Vec<Version>>> = Arc::default();

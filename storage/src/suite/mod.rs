@@ -1,4 +1,5 @@
 //! The conformance suite of `MessageStore` and `DeliveryQueue`: every store passes the same cases, alone and replicated.
+//! That of `SharedCache` is in [`sharing`].
 //!
 //! A test builds a fresh [`Stage`] for each of [`cases`] and runs it there.
 
@@ -9,6 +10,7 @@ mod listing;
 mod local;
 mod operating;
 mod settling;
+pub mod sharing;
 
 use std::future::Future;
 use std::pin::Pin;

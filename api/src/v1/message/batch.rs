@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use super::BatchInput;
 use super::admit::{Admission, Item};
 use super::batch_body::{split_json, split_lines};
+use super::rate::{Passage, pass};
 use super::send::REPLAYED;
 use super::view::{BatchItem, BatchView};
 use crate::extract::{Caller, Media, Params, Trace, idempotency_key, no_preference, read_body};
@@ -30,7 +31,8 @@ type Outcome = Result<Accepted, Problem>;
 /// Send several messages
 ///
 /// Each message stands for itself: a bad one does not spoil the rest, and the answer is 200 even if all fail. With
-/// `atomic=true` all are taken, or none. With an `Idempotency-Key` message `i` has the key `{key}#{i}`, unless it brings its
+/// `atomic=true` all are taken, or none. Each counts as one message under the rate limits: a caller that sends too fast is
+/// refused the whole batch (429), a target that is sent too many its own messages. With an `Idempotency-Key` message `i` has the key `{key}#{i}`, unless it brings its
 /// own.
 #[utoipa::path(
     post,
@@ -52,7 +54,11 @@ type Outcome = Result<Accepted, Problem>;
         status = 200,
         description = "What became of each message, in their order.",
         body = BatchView,
-        headers(("Idempotent-Replayed" = Option<String>, description = "`true` when an earlier request with the same key had sent them all.")),
+        headers(
+            ("Idempotent-Replayed" = Option<String>, description = "`true` when an earlier request with the same key had sent them all."),
+            ("RateLimit-Policy" = Option<String>, description = "The limits on the caller and on the target with the least left, if there are any: messages (`q`) in seconds (`w`)."),
+            ("RateLimit" = Option<String>, description = "What is left of them (`r`), and in how many seconds all of it is there again (`t`)."),
+        ),
         example = json!({"results": [
             {"id": "019ab0c4-7d1e-7a3b-8f52-2b1f6f0c9f10", "status": "pending", "created_at": "2026-11-23T08:55:00.123Z"},
             {"type": "urn:message-hub:problem:HUB-1202", "title": "Target is not registered", "status": 404, "detail": "no service nobody is registered", "code": "HUB-1202"},
@@ -87,12 +93,34 @@ pub(super) async fn send_batch(
         let key = key.as_ref().map(|key| format!("{key}#{at}"));
         admitted.push(admission.admit(Item { text, key }).await);
     }
+    if atomic && admitted.iter().any(Result::is_err) {
+        return Err(spoiled_batch(&hub, admitted));
+    }
+    let passage = permits(&hub, &caller, &mut admitted, atomic).await?;
     let outcomes = if atomic {
-        accept_all(&hub, admitted, &admission).await?
+        accept_all(&hub, admitted, &admission).await
     } else {
-        accept_each(&hub, admitted, &admission).await?
+        accept_each(&hub, admitted, &admission).await
     };
-    Ok(answer(&hub, &outcomes))
+    passage.mark(outcomes.map(|outcomes| answer(&hub, &outcomes)))
+}
+
+/// Takes a permit for each good message. Those whose target takes no more for now are bad ones too.
+async fn permits(
+    hub: &Hub,
+    caller: &Caller,
+    admitted: &mut [Result<NewMessage, Problem>],
+    whole: bool,
+) -> Result<Passage, Problem> {
+    let targets = admitted.iter().filter_map(|item| item.as_ref().ok()).map(|message| &message.target);
+    let passage = pass(hub, caller, targets, whole).await;
+    let passage = passage.inspect_err(|_| hub.metrics.refused.inc_by(admitted.len() as u64))?;
+    for item in admitted {
+        if let Some(problem) = item.as_ref().ok().and_then(|message| passage.refuses(&message.target)) {
+            *item = Err(problem);
+        }
+    }
+    Ok(passage)
 }
 
 /// Those that are good go to the store in one call; the results come back in their places.
@@ -116,17 +144,18 @@ async fn accept_each(
     Ok(places.into_iter().map(|place| place.and_then(|()| next())).collect())
 }
 
+/// An atomic batch that holds a bad message.
+fn spoiled_batch(hub: &Hub, admitted: Vec<Result<NewMessage, Problem>>) -> Problem {
+    let outcomes: Vec<Outcome> = admitted.into_iter().map(|item| item.and_then(|_| Err(spoiled()))).collect();
+    refused_batch(hub, &outcomes)
+}
+
 /// All go to the store as one, or none at all.
 async fn accept_all(
     hub: &Hub,
     admitted: Vec<Result<NewMessage, Problem>>,
     admission: &Admission<'_>,
 ) -> Result<Vec<Outcome>, Problem> {
-    if admitted.iter().any(Result::is_err) {
-        let outcomes: Vec<Outcome> =
-            admitted.into_iter().map(|item| item.and_then(|_| Err(spoiled()))).collect();
-        return Err(refused_batch(hub, &outcomes));
-    }
     let messages: Vec<NewMessage> = admitted.into_iter().flatten().collect();
     if messages.is_empty() {
         return Ok(Vec::new());
@@ -203,6 +232,6 @@ fn answer(hub: &Hub, outcomes: &[Outcome]) -> Response {
 fn show(outcome: &Outcome) -> BatchItem<'_> {
     match outcome {
         Ok(accepted) => BatchItem::Accepted(accepted.clone().into()),
-        Err(problem) => BatchItem::Refused(problem.body(None, None)),
+        Err(problem) => BatchItem::Refused(Box::new(problem.body(None, None))),
     }
 }

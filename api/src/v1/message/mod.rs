@@ -5,6 +5,7 @@ mod batch;
 mod batch_body;
 mod filter;
 mod input;
+mod rate;
 mod read;
 mod send;
 mod view;

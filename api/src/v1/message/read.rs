@@ -11,7 +11,7 @@ use hub_core::access::Scope;
 use hub_core::error::code;
 use hub_core::id::MessageId;
 use hub_core::message::{Record, Status};
-use hub_core::port::{CancelOutcome, Consistency, StoreError};
+use hub_core::port::{CancelOutcome, Consistency, StoreError, can_be_shared};
 
 use super::filter::list_query;
 use super::view::{CancelledView, MessagePage, MessageView, id_view, page_answer};
@@ -19,6 +19,9 @@ use crate::extract::{Caller, Params, message_id};
 use crate::hub::Hub;
 use crate::problem::Problem;
 use crate::v1::control::Change;
+
+/// How long a message that has come to its end is kept in the shared cache.
+const KEPT: Duration = Duration::from_secs(60);
 
 /// A message the caller takes part in. To all others it does not exist.
 pub(crate) async fn find(
@@ -30,6 +33,11 @@ pub(crate) async fn find(
 ) -> Result<Record, Problem> {
     let found =
         hub.store_call(deadline, hub.store.get(id, consistency, deadline)).await.map_err(read_fault)?;
+    visible(caller, found)
+}
+
+/// To those who do not take part in a message it does not exist.
+fn visible(caller: &Caller, found: Option<Record>) -> Result<Record, Problem> {
     found.filter(|record| caller.takes_part_in(&record.message)).ok_or_else(no_message)
 }
 
@@ -90,8 +98,24 @@ pub(super) async fn get(
     caller.require_any(&[Scope::MessagesRead, Scope::MessagesAdmin])?;
     let consistency = params.consistency();
     params.finish()?;
-    let record = find(&hub, &caller, message_id(&id)?, consistency, hub.deadline()).await?;
+    let id = message_id(&id)?;
+    // What is kept there has come to its end: the store could show nothing else, however fresh.
+    if let Ok(Some(record)) = hub.cache.ended(id).await {
+        return id_view(&visible(&caller, Some(record))?, consistency);
+    }
+    let record = find(&hub, &caller, id, consistency, hub.deadline()).await?;
+    keep_ended(&hub, &record).await;
     id_view(&record, consistency)
+}
+
+/// Who asks for a message that has come to its end often asks again: those to come are spared the store. Not for longer
+/// than the store itself shows it.
+async fn keep_ended(hub: &Hub, record: &Record) {
+    let Some(ended) = record.processed_at.filter(|_| can_be_shared(record.status)) else { return };
+    let left = ended.plus(hub.options.retention).since(hub.clock.now());
+    if let Err(error) = hub.cache.keep_ended(record, left.min(KEPT)).await {
+        tracing::debug!(%error, "a message was not kept in the cache");
+    }
 }
 
 /// List messages

@@ -1,6 +1,7 @@
 //! `POST /messages`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -10,10 +11,12 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, http};
 use hub_core::access::Scope;
 use hub_core::id::MessageId;
+use hub_core::message::NewMessage;
 use hub_core::port::{AcceptMode, Accepted, StoreError};
 
 use super::MessageInput;
 use super::admit::{Admission, Item};
+use super::rate::pass;
 use super::view::AcceptedView;
 use crate::extract::{Caller, Params, Trace, idempotency_key, no_preference, read_body};
 use crate::hub::Hub;
@@ -30,7 +33,8 @@ const BODY_SLACK: usize = 64 << 10;
 /// Send a message
 ///
 /// The answer leaves when the message is on stable storage. With an `Idempotency-Key` the request can be repeated safely:
-/// for 24 hours the same key and body give the first answer again.
+/// for 24 hours the same key and body give the first answer again. Repeats count under the rate limits like any message
+/// that is well-formed and allowed; what a limit refuses costs nothing.
 #[utoipa::path(
     post,
     path = "/messages",
@@ -48,6 +52,8 @@ const BODY_SLACK: usize = 64 << 10;
         headers(
             ("Location" = String, description = "Where the message is shown."),
             ("Idempotent-Replayed" = Option<String>, description = "`true` when an earlier request with the same key had sent it."),
+            ("RateLimit-Policy" = Option<String>, description = "The limits on the caller and on the target, if there are any: messages (`q`) in seconds (`w`)."),
+            ("RateLimit" = Option<String>, description = "What is left of them (`r`), and in how many seconds all of it is there again (`t`)."),
         ),
         example = json!({"id": "019ab0c4-7d1e-7a3b-8f52-2b1f6f0c9f10", "status": "pending", "created_at": "2026-11-23T08:55:00.123Z"}),
     )),
@@ -71,12 +77,17 @@ pub(super) async fn send(
     let mut admission = Admission::new(&hub, &caller, &trace, allow_unregistered);
     let admitted = admission.admit(Item { text: json::text(&body.bytes)?, key }).await;
     let message = admitted.inspect_err(|_| hub.metrics.refused.inc())?;
+    let passage = pass(&hub, &caller, std::iter::once(&message.target), true).await;
+    let passage = passage.inspect_err(|_| hub.metrics.refused.inc())?;
+    passage.mark(write(&hub, message, admission.deadline()).await)
+}
+
+async fn write(hub: &Hub, message: NewMessage, deadline: Instant) -> Result<Response, Problem> {
     let id = message.id;
-    let deadline = admission.deadline();
     let accepted =
         hub.store_call(deadline, hub.store.accept(vec![message], AcceptMode::Each, deadline)).await;
     match accepted.map(|mut results| results.pop()) {
-        Ok(Some(Ok(accepted))) => Ok(answer(&hub, accepted)),
+        Ok(Some(Ok(accepted))) => Ok(answer(hub, accepted)),
         Ok(Some(Err(refusal))) => {
             hub.metrics.refused.inc();
             Err(refusal.into())

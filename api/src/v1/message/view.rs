@@ -48,7 +48,7 @@ pub enum BatchItem<'a> {
     /// It was taken.
     Accepted(AcceptedView),
     /// It was refused.
-    Refused(problem::Body<'a>),
+    Refused(Box<problem::Body<'a>>),
 }
 
 /// What became of a batch.
