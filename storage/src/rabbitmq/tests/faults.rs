@@ -154,6 +154,24 @@ async fn a_restarted_and_a_wiped_broker_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_broker_is_given_up_and_found_again() {
+    let (database, server) = (database().await, Server::launch(Engine::RabbitMq).await.unwrap());
+    let mut hub = Hub::start(1, &database, options(&server.url()));
+    hub.is_connected().await;
+    hub.deliver(20);
+    let mut ids = hub.accept("target", 50).await;
+    hub.has_delivered(&ids).await;
+    server.pause().await.unwrap();
+    ids.extend(hub.accept("target", 200).await);
+    until("the connection is given up", || async { hub.metric("connected") == 0 }).await;
+    assert!(hub.delivered().len() < ids.len(), "the fault");
+    ids.extend(hub.accept("target", 50).await);
+    server.unpause().await.unwrap();
+    hub.has_delivered(&ids).await;
+    hub.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_without_memory_pauses_publishing_and_not_accepting() {
     let (database, server) = (database().await, Server::launch(Engine::RabbitMq).await.unwrap());
     let mut hub = Hub::start(1, &database, options(&server.url()));

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use hub_core::delivery::{DeadReason, SettleOutcome};
-use hub_core::port::{Clock, DeliveryQueue, QueueSignal, Want};
+use hub_core::port::{AcceptMode, Clock, DeliveryQueue, MessageStore, QueueSignal, Want};
 
 use super::hub::{
-    Hub, LEASE, RealClock, database, deadline, ending, number, options, service, until, virtual_host,
+    Hub, LEASE, RealClock, database, deadline, ending, message, number, options, service, until, virtual_host,
 };
 use crate::rabbitmq::Kind;
 use crate::rabbitmq::admin::Admin;
@@ -123,6 +123,26 @@ async fn a_retry_comes_again_when_it_is_due_and_a_dead_letter_is_shown() {
     assert_eq!((queues.work.unwrap().messages, queues.dead.unwrap().messages), (0, 1));
     assert_eq!(admin.purge(Kind::Dead, &service("target")).await.unwrap(), Some(1));
     assert_eq!(admin.purge(Kind::Dead, &service("another")).await.unwrap(), None);
+    admin.close().await;
+    hub.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_died_while_it_waited_is_shown_too() {
+    let (database, broker) = (database().await, virtual_host().await);
+    let hub = Hub::start(1, &database, options(&broker));
+    hub.is_connected().await;
+    let mut old = message(RealClock.now(), 1, "gone");
+    old.too_old_at = RealClock.now().plus(Duration::from_millis(200));
+    hub.store.accept(vec![old], AcceptMode::Each, deadline()).await.unwrap();
+    until("it is buried", || async {
+        let report = hub.store.sweep(&|_| false, Duration::from_secs(3600), 10, deadline()).await.unwrap();
+        report.buried == 1
+    })
+    .await;
+    until("the copy is there", || async { hub.metric("dead_letter_copies_total") == 1 }).await;
+    let mut admin = Admin::connect(options(&broker)).await.unwrap();
+    assert_eq!(admin.look(&service("gone")).await.unwrap().dead.unwrap().messages, 1);
     admin.close().await;
     hub.end().await;
 }
