@@ -10,7 +10,7 @@ use hub_storage::rabbitmq::admin::{Admin, Queues};
 use serde_json::{Value, json};
 
 use super::args::ClientArgs;
-use super::{Failure, Output, config, output};
+use super::{Exit, Failure, Output, config, output};
 use crate::broker::{options, refused};
 use crate::client::{Call, Client, push_query};
 use crate::coded::CodedError;
@@ -47,6 +47,9 @@ enum Command {
         /// The dead-letter queue instead: the dead letters themselves stay.
         #[arg(long)]
         dead_letters: bool,
+        /// Do it; without, it is only said what would be done.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -78,18 +81,45 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             admin.close().await;
             show(printer, &made)
         }
-        Command::Purge { service, dead_letters } => {
+        Command::Purge { service, dead_letters, yes } => {
             let mut admin = Admin::connect(options).await.map_err(refused)?;
             let kind = if dead_letters { Kind::Dead } else { Kind::Work };
-            let purged = admin.purge(kind, &service).await.map_err(refused)?;
+            let result = purge(&mut admin, printer, kind, &service, yes).await;
             admin.close().await;
-            match purged {
-                Some(count) => output::note(&format!("{count} messages were in it")),
-                None => output::note("there is no such queue"),
-            }
-            Ok(())
+            result
         }
     }
+}
+
+/// Empties a queue, or says what would be taken out of it.
+async fn purge(
+    admin: &mut Admin,
+    printer: Output,
+    kind: Kind,
+    service: &ServiceName,
+    yes: bool,
+) -> Result<(), Failure> {
+    let found = admin.look(service).await.map_err(refused)?;
+    let (queue, depth) = match kind {
+        Kind::Work => (found.work_name, found.work),
+        Kind::Dead => (found.dead_name, found.dead),
+    };
+    let messages = match depth {
+        Some(_) if yes => admin.purge(kind, service).await.map_err(refused)?,
+        other => other.map(|depth| depth.messages),
+    };
+    let Some(messages) = messages else {
+        output::note(&format!("{queue}: there is no such queue"));
+        return Err(Failure::Told(Exit::Refused));
+    };
+    let rows = [vec![queue.clone(), messages.to_string(), if yes { "yes" } else { "no" }.to_owned()]];
+    let document = json!({ "queue": queue, "messages": messages, "purged": yes });
+    printer.rows(&["QUEUE", "MESSAGES", "PURGED"], &rows, &document)?;
+    if yes {
+        return Ok(());
+    }
+    output::note("nothing was changed: repeat it with --yes to do it");
+    Err(Failure::Told(Exit::Refused))
 }
 
 /// The services that were named, or all that are registered.
