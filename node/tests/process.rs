@@ -44,7 +44,8 @@ fn refused_starts_say_why_with_a_code() -> anyhow::Result<()> {
     refused(&mut serve(&data), "HUB-2002", 2)?;
     refused(serve(&data).env("SECRET_KEY", "short"), "HUB-2002", 2)?;
     refused(serve(&data).env("SECRET_KEY", KEY).args(["--set", "rest.lissten=1"]), "HUB-2001", 2)?;
-    refused(serve(&data).env("SECRET_KEY", KEY).env("DATABASE_URL", "postgres://x"), "HUB-1006", 2)?;
+    refused(serve(&data).env("SECRET_KEY", KEY).env("DATABASE_URL", "mysql://x"), "HUB-2001", 2)?;
+    refused(serve(&data).env("SECRET_KEY", KEY).env("TRANSACTION_TIMEOUT", "1s"), "HUB-1006", 2)?;
     refused(serve_at(&data, "127.0.0.1:0", "0.0.0.0:0").env("SECRET_KEY", KEY), "HUB-2010", 3)?;
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
