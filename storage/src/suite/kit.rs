@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hub_core::delivery::{AttemptOutcome, Claim, SettleOutcome, Settlement};
 use hub_core::id::{MessageId, NodeId, RequestId, ServiceName};
@@ -50,6 +50,31 @@ impl Clock for ManualClock {
     }
 
     #[expect(clippy::disallowed_methods, reason = "deadlines of the suite are real")]
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn since_boot(&self) -> Duration {
+        self.now().since(Timestamp::EPOCH)
+    }
+}
+
+/// The real clock, for cases against servers that run on it too.
+#[derive(Debug)]
+pub struct RealClock;
+
+impl Clock for RealClock {
+    fn now(&self) -> Timestamp {
+        self.wall()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the servers under test run on the real clock too")]
+    fn wall(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "deadlines are real")]
     fn instant(&self) -> Instant {
         Instant::now()
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use hub_core::port::{DeliveryQueue, MessageStore, StoreError};
 use hub_core::time::Timestamp;
 
-pub use kit::{Ids, ManualClock, TestSlots, plain_message};
+pub use kit::{Ids, ManualClock, RealClock, TestSlots, plain_message};
 pub use local::LocalReplicator;
 
 /// A store under test and the world around it.

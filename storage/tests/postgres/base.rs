@@ -1,7 +1,7 @@
 //! Databases and hubs of the tests.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hub_core::id::{MessageId, NodeId, RequestId, ServiceName};
 use hub_core::message::{NewMessage, Priority};
@@ -11,7 +11,7 @@ use hub_core::port::{
 };
 use hub_core::time::Timestamp;
 use hub_storage::postgres::{self, Options, Ports, Store};
-use hub_storage::suite::{Ids, ManualClock, TestSlots};
+use hub_storage::suite::{Ids, ManualClock, RealClock, TestSlots};
 use hub_test_servers::{Kind, Place};
 use secrecy::SecretString;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
@@ -86,31 +86,6 @@ impl Base {
             )
             .await;
         assert_eq!(wrong, 0, "targets whose counters are not what they count");
-    }
-}
-
-/// The real clock.
-#[derive(Debug)]
-pub(crate) struct RealClock;
-
-impl Clock for RealClock {
-    fn now(&self) -> Timestamp {
-        self.wall()
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "the database under test runs on the real clock too")]
-    fn wall(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap())
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "deadlines are real")]
-    fn instant(&self) -> Instant {
-        Instant::now()
-    }
-
-    fn since_boot(&self) -> Duration {
-        self.now().since(Timestamp::EPOCH)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hub_core::message::{NewMessage, Status};
 use hub_core::port::{Consistency, DeliveryQueue, MessageStore, StoreError};
+use hub_storage::suite::RealClock;
 use uuid::Uuid;
 
 use crate::base::{Base, Node, deadline, service, until};
@@ -72,7 +73,7 @@ async fn killed_connections_lose_and_double_nothing() {
 async fn behind_proxy() -> (Base, Proxy, Node) {
     let base = Base::migrated().await;
     let proxy = Proxy::before(&base.url).await;
-    let node = Node::start_with(proxy.url(), 1, std::sync::Arc::new(crate::base::RealClock), |options| {
+    let node = Node::start_with(proxy.url(), 1, std::sync::Arc::new(RealClock), |options| {
         options.flushers = 1;
     });
     for _ in 0..3 {

@@ -6,9 +6,10 @@ use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use secrecy::SecretString;
 
-use super::hub::{Hub, RealClock, database, number, options, service, until, virtual_host};
+use super::hub::{Hub, database, number, options, service, until, virtual_host};
 use crate::rabbitmq::admin::Admin;
 use crate::rabbitmq::{Error, Kind, Options, Prefix, connection};
+use crate::suite::RealClock;
 
 async fn depth(options: &Options, target: &str) -> Option<u32> {
     let mut admin = Admin::connect(options.clone()).await.ok()?;

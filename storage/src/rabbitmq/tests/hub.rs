@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hub_core::delivery::{AttemptOutcome, Claim, SettleOutcome, Settlement};
 use hub_core::id::{MessageId, NodeId, ServiceName};
@@ -19,34 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::postgres::{self, Store};
 use crate::rabbitmq::broker::Shared;
 use crate::rabbitmq::{Options, Ports, Prefix, Queue};
-use crate::suite::{Ids, TestSlots};
+use crate::suite::{Ids, RealClock, TestSlots};
 
 pub(super) const LEASE: Duration = Duration::from_secs(20);
-
-/// The real clock.
-#[derive(Debug)]
-pub(super) struct RealClock;
-
-impl Clock for RealClock {
-    fn now(&self) -> Timestamp {
-        self.wall()
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "the servers under test run on the real clock too")]
-    fn wall(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap())
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "deadlines are real")]
-    fn instant(&self) -> Instant {
-        Instant::now()
-    }
-
-    fn since_boot(&self) -> Duration {
-        self.now().since(Timestamp::EPOCH)
-    }
-}
 
 /// A new database, migrated.
 pub(super) async fn database() -> String {

@@ -6,10 +6,11 @@ use hub_core::delivery::{DeadReason, SettleOutcome};
 use hub_core::port::{AcceptMode, Clock, DeliveryQueue, MessageStore, QueueSignal, Want};
 
 use super::hub::{
-    Hub, LEASE, RealClock, database, deadline, ending, message, number, options, service, until, virtual_host,
+    Hub, LEASE, database, deadline, ending, message, number, options, service, until, virtual_host,
 };
 use crate::rabbitmq::Kind;
 use crate::rabbitmq::admin::Admin;
+use crate::suite::RealClock;
 
 async fn claim(hub: &Hub, target: &str, count: u32) -> Vec<hub_core::port::Claimed> {
     let want = Want { target: service(target), count, lease: LEASE };
