@@ -16,6 +16,8 @@ const DONE: Duration = Duration::from_secs(120);
 pub enum Mix {
     /// Postgres as the store and the queue.
     Postgres,
+    /// Postgres as the store, RabbitMQ as the queue.
+    PostgresRabbitMq,
     /// Postgres, RabbitMQ and Redis.
     Everything,
 }
@@ -35,15 +37,14 @@ impl Servers {
     /// # Errors
     /// No Docker engine, no image, or one does not start.
     pub async fn launch(mix: Mix) -> anyhow::Result<Self> {
-        let all = mix == Mix::Everything;
         let launch = async |kind, wanted| match wanted {
             true => Server::launch(kind).await.map(Some),
             false => Ok(None),
         };
         let (postgres, rabbitmq, redis) = tokio::try_join!(
             Server::launch(Kind::Postgres),
-            launch(Kind::RabbitMq, all),
-            launch(Kind::Redis, all)
+            launch(Kind::RabbitMq, mix != Mix::Postgres),
+            launch(Kind::Redis, mix == Mix::Everything)
         )?;
         Ok(Self { postgres, rabbitmq, redis })
     }

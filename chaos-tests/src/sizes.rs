@@ -13,6 +13,8 @@ pub struct Sizes {
     pub pace: Duration,
     /// So many messages are accepted before each fault.
     pub between: usize,
+    /// So many messages are sent at once, more than all hubs take from a queue at a time, before the queue is emptied.
+    pub burst: usize,
     /// So many messages are accepted beside a transaction that is held open.
     pub beside_held: usize,
     /// So many messages wait for a service that is not there.
@@ -26,6 +28,7 @@ const SHORT: Sizes = Sizes {
     senders: 20,
     pace: Duration::from_millis(100),
     between: 300,
+    burst: 2_000,
     beside_held: 1_500,
     backlog: 10_000,
     limit: Duration::from_secs(540),
@@ -36,6 +39,7 @@ const LONG: Sizes = Sizes {
     senders: 64,
     pace: Duration::from_millis(100),
     between: 5_000,
+    burst: 10_000,
     beside_held: 60_000,
     backlog: 1_000_000,
     limit: Duration::from_secs(2 * 3600),

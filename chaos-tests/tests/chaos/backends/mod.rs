@@ -5,6 +5,7 @@ mod days;
 mod held;
 mod hubs;
 mod postgres;
+mod rabbitmq;
 mod refused;
 mod stage;
 
@@ -23,6 +24,23 @@ fn every_promise_is_kept_on_postgres() -> anyhow::Result<()> {
             postgres::restarted(&mut stage).await?;
             postgres::paused(&mut stage).await?;
             postgres::killed(&mut stage).await?;
+        }
+        stage.finish().await
+    })
+}
+
+#[test]
+fn every_promise_is_kept_on_rabbitmq() -> anyhow::Result<()> {
+    scenario::run("rabbitmq-faults", async |folder| {
+        let mut stage = Stage::start(folder, Mix::PostgresRabbitMq).await?;
+        stage.send()?;
+        for round in 0..sizes::of_this_run().rounds {
+            hubs::killed(&mut stage, round).await?;
+            rabbitmq::restarted(&mut stage).await?;
+            rabbitmq::connections_closed(&mut stage).await?;
+            rabbitmq::purged(&mut stage).await?;
+            rabbitmq::wiped(&mut stage).await?;
+            postgres::restarted(&mut stage).await?;
         }
         stage.finish().await
     })

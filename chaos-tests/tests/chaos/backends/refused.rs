@@ -175,3 +175,20 @@ fn a_database_that_is_not_there_is_waited_for() -> anyhow::Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_broker_that_will_not_do_is_refused_with_a_code() -> anyhow::Result<()> {
+    scenario::run("refused-rabbitmq", async |folder| {
+        let (postgres, rabbitmq) =
+            tokio::try_join!(Server::launch(Kind::Postgres), Server::launch(Kind::RabbitMq))?;
+        let mut hubs = Hubs::new(folder)?;
+        let (word, port) = ("message_hub", rabbitmq.port());
+        let broker = |user: &str, password: &str, place: &str| {
+            ("RABBITMQ_URL", format!("amqp://{user}:{password}@127.0.0.1:{port}/{place}"))
+        };
+        let database = ("DATABASE_URL", postgres.url());
+        hubs.refuses(&[broker(word, word, "%2f")], "HUB-2001", "DATABASE_URL").await?;
+        hubs.refuses(&[database.clone(), broker(word, "hunter2", "%2f")], "HUB-2024", "password").await?;
+        hubs.refuses(&[database.clone(), broker(word, word, "elsewhere")], "HUB-2024", "virtual host").await
+    })
+}

@@ -20,6 +20,9 @@ use crate::support::{TARGETS, accepted, delivered, receiver};
 /// How long the receiver takes to answer: so deliveries are under way at any moment.
 pub(crate) const QUICK: Duration = Duration::from_millis(50);
 
+/// The same, so that messages pile up; less than a delivery may take.
+pub(crate) const SLOW: Duration = Duration::from_millis(1_500);
+
 /// Until a hub works again after a fault has ended, whatever is in front of a message.
 pub(crate) const RECOVERED: Duration = Duration::from_secs(150);
 
@@ -123,6 +126,17 @@ impl Stage {
         self.ledger.as_expected()
     }
 
+    /// Many messages for one target at once.
+    pub(crate) async fn burst(&self, target: &str) -> anyhow::Result<Vec<String>> {
+        let mut ids = Vec::new();
+        while ids.len() < sizes::of_this_run().burst {
+            let more = self.batch(target, 1_000, "").await?;
+            more.iter().for_each(|id| self.ledger.promise(id, Promise::Arrives));
+            ids.extend(more);
+        }
+        Ok(ids)
+    }
+
     /// Accepts a batch at the first hub that takes it; their ids.
     pub(crate) async fn batch(&self, target: &str, count: usize, query: &str) -> anyhow::Result<Vec<String>> {
         let message =
@@ -136,6 +150,16 @@ impl Stage {
         let ids: Vec<_> = results.iter().filter_map(id).collect();
         anyhow::ensure!(ids.len() == count, "{} of {count} were accepted: {:?}", ids.len(), results.first());
         Ok(ids)
+    }
+
+    /// Waits until all of these have arrived.
+    pub(crate) async fn arrived(&self, ids: &[String]) -> anyhow::Result<()> {
+        wait::until("all of them have arrived", RECOVERED, async || {
+            let missing = ids.iter().filter(|id| self.receiver.arrived(id) == 0).count();
+            anyhow::ensure!(missing == 0, "{missing} of {} are missing", ids.len());
+            Ok(Some(()))
+        })
+        .await
     }
 
     /// Base URL of a hub.
