@@ -6,6 +6,7 @@ mod held;
 mod hubs;
 mod postgres;
 mod rabbitmq;
+mod redis;
 mod refused;
 mod stage;
 
@@ -41,6 +42,22 @@ fn every_promise_is_kept_on_rabbitmq() -> anyhow::Result<()> {
             rabbitmq::purged(&mut stage).await?;
             rabbitmq::wiped(&mut stage).await?;
             postgres::restarted(&mut stage).await?;
+        }
+        stage.finish().await
+    })
+}
+
+#[test]
+fn every_promise_is_kept_on_all_three_servers() -> anyhow::Result<()> {
+    scenario::run("servers-faults", async |folder| {
+        let mut stage = Stage::start(folder, Mix::Everything).await?;
+        stage.send()?;
+        for round in 0..sizes::of_this_run().rounds {
+            hubs::killed(&mut stage, round).await?;
+            redis::flushed(&mut stage).await?;
+            redis::killed(&mut stage).await?;
+            rabbitmq::wiped(&mut stage).await?;
+            postgres::paused(&mut stage).await?;
         }
         stage.finish().await
     })
