@@ -10,11 +10,12 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
-use hub_core::error::{Code, code};
+use hub_core::error::code;
 
 use crate::extract::{REQUEST_ID, Trace};
 use crate::hub::Hub;
 use crate::problem::{PROBLEM_JSON, Problem};
+use crate::request_log::Answered;
 
 /// `Hub-Node`: the node that answered.
 pub(crate) const HUB_NODE: HeaderName = HeaderName::from_static("hub-node");
@@ -71,8 +72,7 @@ pub(crate) async fn edge(State(hub): State<Arc<Hub>>, mut request: Request, next
 
 fn finish(hub: &Hub, arrival: &Arrival, mut response: Response) -> Response {
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| foreign_problem(&response));
-    let code = problem.as_ref().map(Problem::code);
-    if let Some(problem) = problem {
+    if let Some(problem) = &problem {
         let rendered = problem.render(&arrival.trace.id, arrival.uri.path());
         let kept = std::mem::replace(&mut response, rendered);
         for (name, value) in kept.headers() {
@@ -84,9 +84,19 @@ fn finish(hub: &Hub, arrival: &Arrival, mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(HUB_NODE, HeaderValue::from(hub.cluster.node_id().0));
     headers.insert(REQUEST_ID, arrival.trace.echo.clone());
-    let elapsed = hub.clock.instant().saturating_duration_since(arrival.started);
+    let now = hub.clock.instant();
+    let elapsed = now.saturating_duration_since(arrival.started);
     hub.metrics.answered(arrival.route(), &arrival.method, response.status(), elapsed.as_secs_f64());
-    log(arrival, response.status(), code, elapsed, hub.options.log_requests);
+    let answered = Answered {
+        method: &arrival.method,
+        uri: &arrival.uri,
+        trace: &arrival.trace,
+        status: response.status(),
+        problem: problem.as_ref(),
+        elapsed,
+        is_probe: ALWAYS.contains(&arrival.route()),
+    };
+    hub.request_log.write(&answered, now);
     response
 }
 
@@ -105,36 +115,6 @@ fn foreign_problem(response: &Response) -> Option<Problem> {
         status if status.is_client_error() => Problem::new(code::BAD_REQUEST, "the request cannot be read"),
         _ => Problem::internal(),
     })
-}
-
-/// One line a request: failures of ours as warnings, refusals as information; what went well as information only for who
-/// asked for it (`all`), since a line a message costs more than the message.
-fn log(arrival: &Arrival, status: StatusCode, code: Option<Code>, elapsed: Duration, all: bool) {
-    macro_rules! line {
-        ($level:ident) => {
-            tracing::$level!(
-                target: "hub_api::request",
-                method = %arrival.method,
-                path = arrival.uri.path(),
-                status = status.as_u16(),
-                code = code.map(tracing::field::display),
-                ms = elapsed.as_secs_f64() * 1_000.0,
-                trace_id = &*arrival.trace.id,
-                request_id = arrival.trace.echo.to_str().ok(),
-                "request"
-            )
-        };
-    }
-    if ALWAYS.contains(&arrival.route()) {
-        // Probes come every second, and say what they say to who asks.
-        line!(debug);
-    } else if status.is_server_error() {
-        line!(warn);
-    } else if all || status.is_client_error() {
-        line!(info);
-    } else {
-        line!(debug);
-    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -146,10 +146,10 @@ fn stopping() -> Problem {
 }
 
 fn unknown(reason: &str) -> Problem {
-    tracing::warn!(reason, "the outcome of a write is unknown");
     Problem::new(
         code::UNKNOWN_OUTCOME,
         "it may or may not have been done: ask again with the same Idempotency-Key",
     )
+    .because(reason)
     .unknown()
 }

@@ -17,6 +17,7 @@ use prometheus::Registry;
 use crate::auth::Access;
 use crate::metrics::Metrics;
 use crate::options::Options;
+use crate::request_log::RequestLog;
 
 /// The control group, as the interface proposes to it and waits for it.
 pub type ControlGroup = Arc<dyn Replicator<control::Command, control::Reply>>;
@@ -74,6 +75,7 @@ pub struct Hub {
     pub(crate) registry: Registry,
     pub(crate) options: Options,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) request_log: RequestLog,
     pub(crate) openapi: bytes::Bytes,
     in_flight: AtomicUsize,
     body_bytes: AtomicUsize,
@@ -99,6 +101,7 @@ impl Hub {
             metrics: Arc::new(Metrics::register(&ports.registry)?),
             registry: ports.registry,
             openapi: crate::openapi::document(&ports.options.version).into(),
+            request_log: RequestLog::new(ports.options.log_requests),
             options: ports.options,
             in_flight: AtomicUsize::new(0),
             body_bytes: AtomicUsize::new(0),

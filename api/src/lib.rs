@@ -11,6 +11,7 @@ mod metrics;
 mod openapi;
 mod options;
 pub mod problem;
+mod request_log;
 mod router;
 mod server;
 pub mod v1;

@@ -49,6 +49,7 @@ pub struct Problem {
 /// What only some problems carry.
 #[derive(Clone, Debug, Default)]
 struct Parts {
+    cause: Option<String>,
     retry_after: Option<Duration>,
     errors: Vec<FieldProblem>,
     unknown: bool,
@@ -164,6 +165,13 @@ impl Problem {
         self
     }
 
+    /// Why, for the log alone.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.parts().cause = Some(cause.into());
+        self
+    }
+
     /// About this message.
     #[must_use]
     pub fn message_id(mut self, id: impl ToString) -> Self {
@@ -219,6 +227,12 @@ impl Problem {
     #[must_use]
     pub const fn code(&self) -> Code {
         self.code
+    }
+
+    /// Why it happened, for the log: its cause, or else what is told.
+    pub(crate) fn reason(&self) -> &str {
+        let cause = self.parts.as_ref().and_then(|parts| parts.cause.as_deref());
+        cause.unwrap_or(&self.detail)
     }
 
     /// Its HTTP status.

@@ -8,9 +8,9 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::{Log, LogFormat};
 
-/// Libraries that say too much at `info`.
-const QUIET: &str =
-    "openraft=error,h2=warn,hyper=warn,tonic=warn,tower=warn,sqlx=warn,raft_log=error,chunked_wal=error";
+/// Libraries that say too much at `info`. What `lapin` calls an error is a lost connection, which the hub says itself.
+const QUIET: &str = "openraft=error,h2=warn,hyper=warn,tonic=warn,tower=warn,sqlx=warn,raft_log=error,chunked_wal=error,\
+     lapin=off";
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -57,4 +57,16 @@ pub fn init(options: &Log) -> Result<(), LogError> {
         tracing::error!(place, message, "panic");
     }));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_library_speaks_when_it_is_named() {
+        let filter = |level| filter(level).unwrap().to_string();
+        assert!(filter("info").contains("lapin=off"));
+        assert!(!filter("info,lapin=error").contains("lapin=off"));
+    }
 }
