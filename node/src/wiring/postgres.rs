@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hub_core::control::State;
-use hub_core::id::{MessageId, NodeId};
-use hub_core::port::{Check, CheckStatus, Clock, Consistency, MessageStore};
+use hub_core::id::NodeId;
+use hub_core::port::{Check, CheckStatus, Clock};
 use hub_storage::postgres::{self, Outbox, Ports, Prepared, SetupError, Store, prepare};
 use hub_storage::rabbitmq::Broker;
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use super::base::Base;
 use super::drained_queue::DrainedQueue;
@@ -44,6 +43,8 @@ enum Standing {
     Waited(String),
     /// It answers; its version.
     Answers(String),
+    /// It answers, and takes no writes; its version.
+    ReadOnly(String),
     /// It did before.
     Silent(String),
 }
@@ -53,6 +54,10 @@ impl Standing {
         let (status, detail) = match self {
             Self::Waited(reason) => (CheckStatus::Failing, format!("waits for PostgreSQL: {reason}")),
             Self::Answers(version) => (CheckStatus::Ok, format!("PostgreSQL {version} answers")),
+            Self::ReadOnly(version) => (
+                CheckStatus::Failing,
+                format!("PostgreSQL {version} takes no writes: it is a standby, or was made read-only"),
+            ),
             Self::Silent(reason) => (CheckStatus::Failing, format!("PostgreSQL does not answer: {reason}")),
         };
         Check { name: "store", status, detail }
@@ -154,12 +159,12 @@ impl Watcher {
         loop {
             tokio::time::sleep(PAUSE).await;
             let deadline = self.clock.instant() + ANSWER;
-            // Any row will do, this one does not exist.
-            let looked = self.store.get(MessageId(Uuid::nil()), Consistency::Stale, deadline).await;
-            let now = match looked {
-                Ok(_) => Standing::Answers(version.clone()),
+            let now = match self.store.takes_writes(deadline).await {
+                Ok(true) => Standing::Answers(version.clone()),
+                Ok(false) => Standing::ReadOnly(version.clone()),
                 Err(error) => Standing::Silent(error.to_string()),
             };
+            self.tell(&now);
             self.note(now);
         }
     }
@@ -180,6 +185,21 @@ impl Watcher {
                     tokio::time::sleep(PAUSE).await;
                 }
             }
+        }
+    }
+
+    /// One line for each change: not for each reason why it does not answer.
+    fn tell(&self, now: &Standing) {
+        let before = self.standing.borrow().check().status;
+        let check = now.check();
+        match (before, check.status) {
+            (CheckStatus::Ok, CheckStatus::Failing) => {
+                warn!(reason = check.detail, "messages are refused until the database is back")
+            }
+            (CheckStatus::Failing, CheckStatus::Ok) => {
+                info!(found = check.detail, "messages are taken again")
+            }
+            _ => {}
         }
     }
 

@@ -29,6 +29,9 @@ const SESSION: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET 
      SET idle_in_transaction_session_timeout = '30s'; SET client_min_messages = warning; SET timezone = 'UTC'; \
      SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 
+/// Whether this session may not write: on a standby, on a server that was made read-only, for a role or a database that was.
+const READ_ONLY: &str = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'";
+
 /// A bounded set of connections. See the module.
 pub(super) struct Link {
     options: PgConnectOptions,
@@ -71,12 +74,51 @@ impl Link {
         fresh.then(|| Fault::Unreachable(reason.clone()))
     }
 
+    /// Whether the server takes writes, asked over a connection that nobody uses; `None` when all are in use.
+    pub(super) async fn takes_writes_now(&self, deadline: Instant) -> Option<Result<bool, Fault>> {
+        let permit = self.permits.try_acquire().ok()?;
+        let lease = self.lease(permit, deadline).await;
+        let asked = match lease {
+            Ok(lease) => self.takes_writes_by(lease, deadline).await,
+            Err(fault) => Err(fault),
+        };
+        match asked {
+            // The connection was dead, which says nothing about the server.
+            Err(Fault::Lost { .. }) if self.clock.instant() < deadline => {
+                Some(self.takes_writes(deadline).await)
+            }
+            other => Some(other),
+        }
+    }
+
+    /// Whether the server takes writes.
+    pub(super) async fn takes_writes(&self, deadline: Instant) -> Result<bool, Fault> {
+        let lease = self.acquire(deadline).await?;
+        self.takes_writes_by(lease, deadline).await
+    }
+
+    async fn takes_writes_by(&self, mut lease: Lease<'_>, deadline: Instant) -> Result<bool, Fault> {
+        let asked = sqlx::query_scalar(READ_ONLY).fetch_one(lease.connection());
+        match within("asking whether it takes writes", deadline, asked).await {
+            Ok(true) => {
+                // The next connection may lead to another server, or be made under other settings.
+                self.purge();
+                Ok(false)
+            }
+            other => lease.close(other).map(|read_only: bool| !read_only),
+        }
+    }
+
     /// A connection: a kept one, or a new one.
     pub(super) async fn acquire(&self, deadline: Instant) -> Result<Lease<'_>, Fault> {
         let permit = tokio::time::timeout_at(deadline.into(), self.permits.acquire()).await;
         let Ok(Ok(permit)) = permit else {
             return Err(Fault::Unreachable("all connections were busy until the deadline".to_owned()));
         };
+        self.lease(permit, deadline).await
+    }
+
+    async fn lease<'a>(&'a self, permit: SemaphorePermit<'a>, deadline: Instant) -> Result<Lease<'a>, Fault> {
         let kept = self.state().idle.pop();
         let connection = match kept {
             Some(connection) => connection,
@@ -99,9 +141,7 @@ impl Link {
         let mut state = self.state();
         match made {
             Ok(connection) => {
-                if state.trouble.take().is_some() {
-                    tracing::info!("Postgres answers again");
-                }
+                state.trouble = None;
                 Ok(connection)
             }
             Err(fault) => {
@@ -109,9 +149,6 @@ impl Link {
                     Fault::Lost { reason, .. } | Fault::Refused { reason, .. } => reason,
                     other => other.to_string(),
                 };
-                if state.trouble.is_none() {
-                    tracing::warn!(%reason, "Postgres cannot be reached");
-                }
                 state.trouble = Some((self.clock.instant(), reason.clone()));
                 Err(Fault::Unreachable(reason))
             }

@@ -61,6 +61,19 @@ impl Store {
     pub(super) fn inner(&self) -> &Inner {
         &self.inner
     }
+
+    /// Whether the server takes writes: asked over a connection for work, or when all of them are in use, over one for reads.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: it does not answer until `deadline`.
+    pub async fn takes_writes(&self, deadline: Instant) -> Result<bool, StoreError> {
+        let inner = &self.inner;
+        let asked = match inner.work.takes_writes_now(deadline).await {
+            Some(asked) => asked,
+            None => inner.reads.takes_writes(deadline).await,
+        };
+        asked.map_err(Fault::of_read)
+    }
 }
 
 #[async_trait]

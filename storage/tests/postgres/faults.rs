@@ -157,6 +157,7 @@ async fn a_server_that_writes_no_more_is_waited_for() {
     let base = Base::migrated().await;
     let node = Node::start(&base.url, 1);
     let first = node.accept(node.message("target")).await.unwrap();
+    assert!(node.store.takes_writes(deadline()).await.unwrap());
     let name = base.url.rsplit_once('/').unwrap().1.to_owned();
     base.sql(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
     base.number(KILL).await;
@@ -168,6 +169,7 @@ async fn a_server_that_writes_no_more_is_waited_for() {
         )
     })
     .await;
+    assert!(!node.store.takes_writes(deadline()).await.unwrap(), "it is known without a write");
     let record = node.store.get(first.id, Consistency::Linearizable, deadline()).await.unwrap();
     assert_eq!(record.unwrap().message.id, first.id, "reads go on");
     let again = sqlx::query(sqlx::AssertSqlSafe(format!(
@@ -176,6 +178,7 @@ async fn a_server_that_writes_no_more_is_waited_for() {
     let mut admin = base.connect().await;
     sqlx::query("SET default_transaction_read_only = off").execute(&mut admin).await.unwrap();
     again.execute(&mut admin).await.unwrap();
+    until("it is known", || async { node.store.takes_writes(deadline()).await.unwrap() }).await;
     until("it writes again", || async { node.accept(node.message("target")).await.is_ok() }).await;
     base.audit().await;
     node.end().await;
@@ -194,9 +197,12 @@ async fn a_server_that_says_nothing_holds_nobody_longer_than_the_deadline() {
         }
     });
     let read = node.store.get(hub_core::id::MessageId(Uuid::nil()), Consistency::Stale, soon(&node, brief));
-    let both = async { tokio::join!(futures::future::join_all(calls), read) };
-    let (results, read) = tokio::time::timeout(Duration::from_secs(50), both).await.expect("nobody hangs");
+    let look = node.store.takes_writes(soon(&node, brief));
+    let all = async { tokio::join!(futures::future::join_all(calls), read, look) };
+    let (results, read, look) =
+        tokio::time::timeout(Duration::from_secs(50), all).await.expect("nobody hangs");
     assert!(matches!(read, Err(StoreError::Unavailable { retryable: true, .. })), "{read:?}");
+    assert!(matches!(look, Err(StoreError::Unavailable { retryable: true, .. })), "{look:?}");
     proxy.set_stalled(false);
     until("it works again", || async { node.accept(node.message("target")).await.is_ok() }).await;
     let stored = stored(&base).await;
