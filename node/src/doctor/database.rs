@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hub_core::error::code;
+use hub_core::id::ServiceName;
 use hub_core::time::Timestamp;
 use hub_storage::postgres::{Report, probe};
 
@@ -17,14 +18,15 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Clocks may differ this much.
 const CLOCK_OFF: Duration = Duration::from_secs(5);
 
-pub(super) async fn examine(config: &Config) -> Vec<Finding> {
-    let Some(url) = &config.postgres.url else { return Vec::new() };
+/// What is found, and the services that messages were sent to.
+pub(super) async fn examine(config: &Config) -> (Vec<Finding>, Vec<ServiceName>) {
+    let Some(url) = &config.postgres.url else { return (Vec::new(), Vec::new()) };
     let before = SystemMachine.wall();
     match probe(&url_of(url), SystemMachine.instant() + ANSWER).await {
-        Err(error) => vec![Finding::failing(PART, code_of(&error), error)],
+        Err(error) => (vec![Finding::failing(PART, code_of(&error), error)], Vec::new()),
         Ok(report) => {
             let clock = clock(report.clock, before, SystemMachine.wall());
-            vec![server(&report), rights(&report), migrations(&report), clock]
+            (vec![server(&report), rights(&report), migrations(&report), clock], report.targets)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `doctor`: looks at everything a node needs, before it needs it. Nothing is changed by it.
+//! `doctor`: looks at everything a node needs, before it needs it. Nothing that stays is changed by it.
 
 mod broker;
 mod cache;
@@ -66,10 +66,9 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("configuration", "is valid")];
     findings.push(local::folder(config));
     findings.extend(peers::examine(config).await);
-    let (database, broker, cache) =
-        tokio::join!(database::examine(config), broker::examine(config), cache::examine(config));
+    let ((database, targets), cache) = tokio::join!(database::examine(config), cache::examine(config));
     findings.extend(database);
-    findings.extend(broker);
+    findings.extend(broker::examine(config, &targets).await);
     findings.extend(cache);
     findings
 }

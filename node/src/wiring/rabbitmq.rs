@@ -37,7 +37,7 @@ pub(super) async fn open(
     state: &watch::Receiver<State>,
 ) -> Result<Option<Broker>, CodedError> {
     let Some(options) = options(&base.config) else { return Ok(None) };
-    match tokio::time::timeout(LOOK, look(options.clone(), state)).await {
+    match tokio::time::timeout(LOOK, look(base, options.clone(), state)).await {
         Ok(Err(error)) if error.is_lasting() => return Err(refused(error)),
         Ok(Err(error)) => {
             warn!(reason = chain(&error), "the broker is waited for; messages are taken meanwhile")
@@ -59,10 +59,11 @@ pub(super) async fn open(
     })
 }
 
-/// The queues of every service that is known can be declared.
-async fn look(options: Options, state: &watch::Receiver<State>) -> Result<(), Error> {
+/// The user has the rights, and the queues of every service that is known can be declared.
+async fn look(base: &Base, options: Options, state: &watch::Receiver<State>) -> Result<(), Error> {
     let services: Vec<_> = state.borrow().services.keys().cloned().collect();
     let mut admin = Admin::connect(options).await?;
+    admin.try_rights(base.ids.request_id()).await?;
     for service in &services {
         admin.set_up(service).await?;
     }

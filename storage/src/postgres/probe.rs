@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use hub_core::id::ServiceName;
 use hub_core::time::Timestamp;
 use secrecy::SecretString;
 use sqlx::{Connection, PgConnection, Row};
@@ -14,6 +15,10 @@ const LOOK: &str = "SELECT current_setting('server_version') AS server, current_
      coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('messages')), true) AS owns, \
      pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only, \
      round(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS clock";
+
+/// Services that messages were sent to, the busiest first.
+const TARGETS: &str =
+    "SELECT target FROM backlog GROUP BY target ORDER BY sum(accepted_total) DESC LIMIT 1000";
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +37,8 @@ pub struct Report {
     pub read_only: bool,
     /// What its clock shows.
     pub clock: Timestamp,
+    /// Services that messages were sent to: at most a thousand, the busiest.
+    pub targets: Vec<ServiceName>,
 }
 
 /// Connects and looks, until `deadline`.
@@ -61,10 +68,15 @@ async fn look(connection: &mut PgConnection) -> Result<Report, SetupError> {
     if number < setup::OLDEST {
         return Err(SetupError::TooOld { found: server });
     }
+    let missing = setup::missing(connection).await?;
+    // There is no such table yet, or this user may not read it, which the rights tell.
+    let targets: Vec<String> =
+        sqlx::query_scalar(TARGETS).fetch_all(&mut *connection).await.unwrap_or_default();
     Ok(Report {
         server,
         aged: number < setup::GOOD,
-        missing: setup::missing(connection).await?,
+        missing,
+        targets: targets.iter().filter_map(|target| target.parse().ok()).collect(),
         may_create: row.try_get("may_create").map_err(setup::failed)?,
         owns: row.try_get("owns").map_err(setup::failed)?,
         read_only: row.try_get("read_only").map_err(setup::failed)?,

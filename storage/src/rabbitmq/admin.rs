@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hub_core::id::ServiceName;
+use hub_core::id::{RequestId, ServiceName};
 use lapin::Connection;
 use lapin::options::QueuePurgeOptions;
 
@@ -11,6 +11,7 @@ use super::error::Error;
 use super::name::Kind;
 use super::options::Options;
 use super::topology::{Declarer, Depth};
+use super::trial;
 
 /// The queues of one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,30 @@ impl Admin {
     /// The broker's version, as it says; `None` where it cannot be asked without a handshake (TLS).
     pub async fn version(&self) -> Option<String> {
         tokio::time::timeout(CALL, super::greeting::version(&self.options)).await.ok()?
+    }
+
+    /// Whether the user may make, write to and read from queues of the prefix: all three are done, with a queue that goes
+    /// with this connection. `mark` makes its name.
+    ///
+    /// # Errors
+    /// [`Error::Rights`] if one is not permitted.
+    pub async fn try_rights(&self, mark: RequestId) -> Result<(), Error> {
+        trial::run(&self.options, &self.connection, mark).await
+    }
+
+    /// What the queues of a service hold, if those that are there are as this hub makes them.
+    ///
+    /// # Errors
+    /// [`Error::Arguments`] if one is there with other arguments.
+    pub async fn examine(&mut self, service: &ServiceName) -> Result<Queues, Error> {
+        let found = self.look(service).await?;
+        // To look at a queue does not compare; to make one that is there compares, and changes nothing.
+        for (kind, _) in
+            [(Kind::Work, found.work), (Kind::Dead, found.dead)].iter().filter(|(_, depth)| depth.is_some())
+        {
+            self.declarer.declare(&self.options, *kind, service).await?;
+        }
+        Ok(found)
     }
 
     /// Makes the queues of a service, as far as they are not there; what they hold.

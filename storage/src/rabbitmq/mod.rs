@@ -30,6 +30,7 @@ mod sweeper;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod trial;
 
 pub use broker::{Broker, Outlet};
 pub use error::Error;
