@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod doctor;
 pub mod folder;
 pub mod ledger;
 pub mod load;

@@ -8,9 +8,11 @@ mod postgres;
 mod rabbitmq;
 mod redis;
 mod refused;
+mod refused_broker;
 mod stage;
+mod unwell;
 
-use hub_chaos_tests::servers::Mix;
+use hub_chaos_tests::servers::{Mix, Servers};
 use hub_chaos_tests::{scenario, sizes};
 
 use self::stage::Stage;
@@ -25,6 +27,21 @@ fn every_promise_is_kept_on_postgres() -> anyhow::Result<()> {
             postgres::restarted(&mut stage).await?;
             postgres::paused(&mut stage).await?;
             postgres::killed(&mut stage).await?;
+            postgres::read_only(&mut stage).await?;
+        }
+        stage.finish().await
+    })
+}
+
+#[test]
+fn every_promise_is_kept_on_a_full_disk() -> anyhow::Result<()> {
+    scenario::run("postgres-full", async |folder| {
+        let servers = Servers::launch(Mix::Postgres).await?;
+        postgres::on_small_disk(&servers.postgres).await?;
+        let mut stage = Stage::on(folder, servers, &[]).await?;
+        stage.send()?;
+        for _ in 0..sizes::of_this_run().rounds {
+            postgres::full(&mut stage).await?;
         }
         stage.finish().await
     })
@@ -58,6 +75,7 @@ fn every_promise_is_kept_on_all_three_servers() -> anyhow::Result<()> {
             redis::killed(&mut stage).await?;
             rabbitmq::wiped(&mut stage).await?;
             postgres::paused(&mut stage).await?;
+            hubs::left_alone(&mut stage, round).await?;
         }
         stage.finish().await
     })

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use hub_chaos_tests::{sizes, wait};
+use hub_test_servers::Server;
 use serde_json::Value;
 
 use super::stage::{RECOVERED, Stage};
@@ -88,5 +89,62 @@ async fn nothing_is_accepted(stage: &Stage) -> anyhow::Result<()> {
         })
         .await?;
     }
+    Ok(())
+}
+
+/// It takes no writes any more, as a server that became a standby; then it does again.
+pub(crate) async fn read_only(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.accepts(sizes::of_this_run().between).await?;
+    write_allowed(stage, false).await?;
+    nothing_is_accepted(stage).await?;
+    let shown = stage.servers.postgres.sql("SHOW transaction_read_only").await?;
+    anyhow::ensure!(shown == "on", "Postgres took writes: transaction_read_only is {shown}");
+    write_allowed(stage, true).await?;
+    stage.works().await?;
+    stage.happened("Postgres was read-only for a while: each hub refused, none accepted");
+    Ok(())
+}
+
+async fn write_allowed(stage: &Stage, allowed: bool) -> anyhow::Result<()> {
+    let set =
+        format!("ALTER SYSTEM SET default_transaction_read_only = {}", if allowed { "off" } else { "on" });
+    stage.servers.postgres.sql(&set).await?;
+    stage.servers.postgres.sql("SELECT pg_reload_conf()").await.map(drop)
+}
+
+/// A small disk, which holds all tables that are made after this.
+const DISK: &str = "/dev/shm/disk";
+
+/// What takes all the room that is left on it.
+const FILLER: &str = "/dev/shm/filler";
+
+/// Gives the database a disk that can be filled, before it has tables.
+pub(crate) async fn on_small_disk(server: &Server) -> anyhow::Result<()> {
+    server.exec(&["mkdir", "-m", "700", DISK]).await?;
+    server.sql(&format!("CREATE TABLESPACE small LOCATION '{DISK}'")).await?;
+    server.sql("ALTER DATABASE message_hub SET default_tablespace = small").await.map(drop)
+}
+
+/// Its disk is full for a while, and messages are refused as soon as one needs room.
+pub(crate) async fn full(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.accepts(sizes::of_this_run().between).await?;
+    let fill = format!("dd if=/dev/zero of={FILLER} bs=4k 2>&1 || true");
+    let told = stage.servers.postgres.exec(&["sh", "-c", &fill]).await?;
+    anyhow::ensure!(told.contains("No space left on device"), "the disk is not full: {told}");
+    let hubs = stage.cluster.nodes.len();
+    for hub in 0..hubs {
+        wait::until("a message is refused for want of room", RECOVERED, async || {
+            let (status, body) = stage.post(hub, ANSWERED).await?;
+            let refused = status == 503 && body.to_string().contains("(53100)");
+            if !refused && status != 202 {
+                return Ok(Some(Err(anyhow::anyhow!("on a full disk: {status} {body}"))));
+            }
+            Ok(refused.then_some(Ok(())))
+        })
+        .await??;
+    }
+    stage.servers.postgres.exec(&["rm", FILLER]).await?;
+    stage.works().await?;
+    stage.happened("Postgres had no room on its disk for a while: each hub refused");
     Ok(())
 }

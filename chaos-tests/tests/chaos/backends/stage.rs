@@ -37,6 +37,10 @@ const MISCOUNTED: &str = "SELECT count(*) FROM (SELECT target, sum(depth) AS dep
     WHERE coalesce(b.depth, 0) <> coalesce(d.depth, 0) OR coalesce(b.held, 0) <> coalesce(d.held, 0) \
      OR coalesce(b.taken, 0) <> coalesce(m.taken, 0)";
 
+/// How attempts ended, and how often.
+const ENDS: &str = "SELECT concat_ws(' ', outcome, http_status, error_class, count(*)) FROM attempts \
+     GROUP BY outcome, http_status, error_class ORDER BY count(*) DESC";
+
 /// A running scenario.
 pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
@@ -56,7 +60,11 @@ impl Stage {
 
     /// The same, with settings (`section.key=value`).
     pub(crate) async fn start_with(folder: &Folder, mix: Mix, settings: &[&str]) -> anyhow::Result<Self> {
-        let servers = Servers::launch(mix).await?;
+        Self::on(folder, Servers::launch(mix).await?, settings).await
+    }
+
+    /// The same, on servers that run.
+    pub(crate) async fn on(folder: &Folder, servers: Servers, settings: &[&str]) -> anyhow::Result<Self> {
         let cluster = Cluster::start_with(folder, 3, settings, &servers.environment()).await?;
         let receiver = receiver(&cluster, QUICK).await?;
         let ledger = Arc::new(Ledger::default());
@@ -213,6 +221,8 @@ impl Stage {
         for fault in &self.faults {
             writeln!(out, "{fault}")?;
         }
+        let ends = self.servers.postgres.sql(ENDS).await?;
+        writeln!(out, "how attempts ended: {}", ends.replace('\n', ", "))?;
         let (accepted, cancelled) = (balance.accepted, balance.cancelled);
         let (duplicated, repeats) = (balance.duplicated, self.ledger.repeats());
         writeln!(out, "{accepted} accepted, {cancelled} of them cancelled, none lost")?;
