@@ -12,9 +12,9 @@ use super::{Error, FileSystem, Load, Stage, Subject, SubjectOptions};
 use crate::client::source;
 
 /// The pile grows in rounds of this length.
-const ROUND: Duration = Duration::from_millis(500);
+const ROUND: Duration = Duration::from_millis(100);
 /// A round in which nothing was accepted: so many in a row end the measurement.
-const MOST_EMPTY: u32 = 20;
+const MOST_EMPTY: u32 = 100;
 
 /// How a backlog is measured.
 #[derive(Clone, Copy, Debug)]

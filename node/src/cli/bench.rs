@@ -50,6 +50,9 @@ struct Place {
     /// RabbitMQ as the delivery queue of the nodes, beside --database-url.
     #[arg(long, global = true, value_name = "URL")]
     rabbitmq_url: Option<SecretString>,
+    /// Redis as the shared cache of the nodes.
+    #[arg(long, global = true, value_name = "URL")]
+    redis_url: Option<SecretString>,
     /// Measure a cluster that runs already; repeat it for each node.
     #[arg(long = "url", global = true, value_delimiter = ',', value_name = "URL")]
     urls: Vec<Url>,
@@ -189,7 +192,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let (job, targets, deliver) = job(&args.command)?;
     let program = std::env::current_exe().map_err(Failure::failed)?;
     let place = args.place;
-    let servers = [("DATABASE_URL", place.database_url), ("RABBITMQ_URL", place.rabbitmq_url)];
+    let servers = [
+        ("DATABASE_URL", place.database_url),
+        ("RABBITMQ_URL", place.rabbitmq_url),
+        ("REDIS_URL", place.redis_url),
+    ];
     let servers = servers.into_iter().filter_map(|(name, url)| Some((name, url?))).collect();
     let options = StageOptions {
         urls: place.urls,

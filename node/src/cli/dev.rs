@@ -24,8 +24,15 @@ const LOOK: Duration = Duration::from_secs(1);
 const LINE: Duration = Duration::from_secs(5);
 
 /// Settings of the environment that name servers for the nodes to use.
-const SERVERS: [&str; 5] =
-    ["DATABASE_URL", "DATABASE_URL_FILE", "RABBITMQ_URL", "RABBITMQ_URL_FILE", "QUEUE_PREFIX"];
+const SERVERS: [&str; 7] = [
+    "DATABASE_URL",
+    "DATABASE_URL_FILE",
+    "RABBITMQ_URL",
+    "RABBITMQ_URL_FILE",
+    "QUEUE_PREFIX",
+    "REDIS_URL",
+    "REDIS_URL_FILE",
+];
 
 /// Run a whole cluster on this machine, with a demo service and live traffic.
 #[derive(Debug, clap::Args)]
