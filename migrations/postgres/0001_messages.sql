@@ -94,12 +94,15 @@ CREATE TABLE deliveries (
     CHECK ((owner IS NULL) = (status <> 'delivering'))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0);
--- A message that is inserted claimed and delivered at once touches none of the indexes of waiting ones.
-CREATE INDEX deliveries_due ON deliveries (target, priority DESC, due, id) WHERE owner IS NULL;
-CREATE INDEX deliveries_waiting ON deliveries (target, id) WHERE owner IS NULL;
-CREATE INDEX deliveries_end ON deliveries (ends_at) WHERE owner IS NULL;
-CREATE INDEX deliveries_lease ON deliveries (lease_end) WHERE owner IS NOT NULL;
-CREATE INDEX deliveries_publish ON deliveries (publish_after) WHERE owner IS NULL AND publish_after IS NOT NULL;
+-- A message that is inserted claimed and delivered at once touches none of the indexes of waiting ones. Each of those is for one
+-- kind of statement, which repeats its condition word for word: the planner, which may have seen the table empty, has no other
+-- one to choose. For the same reason rows are joined by `id = ANY (ARRAY[x])`, which can be looked up and nothing else.
+CREATE INDEX deliveries_due ON deliveries (target, priority DESC, due, id) WHERE owner IS NULL AND due > '-infinity';
+CREATE INDEX deliveries_waiting ON deliveries (target, id)
+    WHERE owner IS NULL AND id > '00000000-0000-0000-0000-000000000000';
+CREATE INDEX deliveries_end ON deliveries (ends_at) WHERE owner IS NULL AND ends_at > '-infinity';
+CREATE INDEX deliveries_lease ON deliveries (lease_end) WHERE owner IS NOT NULL AND lease_end > '-infinity';
+CREATE INDEX deliveries_publish ON deliveries (publish_after, target) WHERE owner IS NULL AND publish_after > '-infinity';
 
 -- Attempts as they ended; in the partition of their message's day.
 CREATE TABLE attempts (

@@ -22,9 +22,10 @@ macro_rules! sums {
         concat!(
             "SELECT s.target, s.depth, s.in_flight, s.accepted_total, s.delivered_total, s.dead_letters, \
              CASE WHEN s.depth > s.in_flight THEN (SELECT hub_millis(d.created_at) FROM deliveries d \
-              WHERE d.target = s.target AND d.owner IS NULL ORDER BY d.id LIMIT 1) END, \
+              WHERE d.target = s.target AND d.owner IS NULL \
+              AND d.id > '00000000-0000-0000-0000-000000000000' ORDER BY d.id LIMIT 1) END, \
              CASE WHEN s.in_flight > 0 THEN (SELECT hub_millis(min(d.created_at)) FROM deliveries d \
-              WHERE d.owner IS NOT NULL AND d.target = s.target) END \
+              WHERE d.owner IS NOT NULL AND d.lease_end > '-infinity' AND d.target = s.target) END \
              FROM (SELECT b.target, sum(b.depth)::int8 AS depth, sum(b.in_flight)::int8 AS in_flight, \
               sum(b.accepted_total)::int8 AS accepted_total, sum(b.delivered_total)::int8 AS delivered_total, \
               sum(b.dead_letters)::int8 AS dead_letters FROM backlog b ",

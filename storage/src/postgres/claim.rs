@@ -14,9 +14,9 @@ use super::fault::{Fault, command, within};
 use super::row;
 use super::store::Inner;
 
-const CLAIM: &str = include_str!("sql/claim.sql");
-const LAPSE: &str = include_str!("sql/lapse.sql");
-const DUE: &str = include_str!("sql/due.sql");
+pub(super) const CLAIM: &str = include_str!("sql/claim.sql");
+pub(super) const LAPSE: &str = include_str!("sql/lapse.sql");
+pub(super) const DUE: &str = include_str!("sql/due.sql");
 
 /// Leases that one look takes away.
 const LAPSES: i64 = 1_000;

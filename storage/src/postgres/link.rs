@@ -24,7 +24,7 @@ const PURGE: Duration = Duration::from_secs(1);
 /// What every session is set to. All statements walk indexes, and small tables grow under plans that were made for them: plans
 /// that walk whole tables are ruled out, and each statement is planned once. A commit is a durable one whatever the server's
 /// default; what is stricter than that stays.
-const SESSION: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; \
+pub(super) const SESSION: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; \
      SET plan_cache_mode = force_generic_plan; SET statement_timeout = '30s'; \
      SET idle_in_transaction_session_timeout = '30s'; SET client_min_messages = warning; SET timezone = 'UTC'; \
      SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";

@@ -14,7 +14,10 @@ use super::{record, row, text};
 use crate::listing::{Found, Ids, Path, Walk, walks};
 
 const SIZES: &str = "SELECT m.id, octet_length(m.content::text) + coalesce(octet_length(m.metadata_text), 0) \
-     FROM unnest($1::uuid[]) AS u(id) JOIN messages m ON m.id = u.id";
+     FROM unnest($1::uuid[]) AS u(id) JOIN messages m ON m.id = ANY (ARRAY[u.id])";
+
+/// As an index of the waiting ones has it.
+const OPEN: &str = " WHERE d.owner IS NULL AND d.id > '00000000-0000-0000-0000-000000000000'";
 
 /// One page, newest first, without attempts.
 pub(super) async fn list(
@@ -112,15 +115,21 @@ fn query(walk: &Walk, filter: &Filter, path: &Path) -> QueryBuilder<Postgres> {
 const fn source(walk: &Walk) -> (&'static str, &'static str, &'static str) {
     match walk {
         Walk::All | Walk::Target(_) | Walk::Sender(_) => ("", "m.id", " FROM messages m"),
-        Walk::Correlation(_) => ("", "m.id", " FROM messages m LEFT JOIN deliveries d ON d.id = m.id"),
-        Walk::Rare(_) | Walk::DeadOf(_) => ("", "e.id", " FROM endings e JOIN messages m ON m.id = e.id"),
-        Walk::Open | Walk::OpenOf(_) => ("", "d.id", " FROM deliveries d JOIN messages m ON m.id = d.id"),
+        Walk::Correlation(_) => {
+            ("", "m.id", " FROM messages m LEFT JOIN deliveries d ON d.id = ANY (ARRAY[m.id])")
+        }
+        Walk::Rare(_) | Walk::DeadOf(_) => {
+            ("", "e.id", " FROM endings e JOIN messages m ON m.id = ANY (ARRAY[e.id])")
+        }
+        Walk::Open | Walk::OpenOf(_) => {
+            ("", "d.id", " FROM deliveries d JOIN messages m ON m.id = ANY (ARRAY[d.id])")
+        }
         // Few rows, of an index that is not in the order of ids.
         Walk::Claimed => (
             "WITH held AS MATERIALIZED (SELECT h.id, h.status FROM deliveries h \
              WHERE h.owner IS NOT NULL AND h.lease_end > '-infinity') ",
             "d.id",
-            " FROM held d JOIN messages m ON m.id = d.id",
+            " FROM held d JOIN messages m ON m.id = ANY (ARRAY[d.id])",
         ),
     }
 }
@@ -142,9 +151,9 @@ fn place(walk: &Walk, query: &mut QueryBuilder<Postgres>) {
         Walk::DeadOf(target) => query
             .push(" WHERE e.status = 'dead_letter' AND e.target = ")
             .push_bind(target.as_str().to_owned()),
-        Walk::Open => query.push(" WHERE d.owner IS NULL"),
+        Walk::Open => query.push(OPEN),
         Walk::OpenOf(target) => {
-            query.push(" WHERE d.owner IS NULL AND d.target = ").push_bind(target.as_str().to_owned())
+            query.push(OPEN).push(" AND d.target = ").push_bind(target.as_str().to_owned())
         }
     };
 }

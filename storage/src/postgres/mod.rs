@@ -18,6 +18,8 @@ mod operator;
 mod options;
 mod outbox;
 mod outbox_port;
+#[cfg(test)]
+mod plans;
 mod probe;
 mod record;
 mod row;

@@ -15,13 +15,14 @@ use super::row::{self, millis};
 use super::store::Store;
 use crate::rabbitmq::{Rows, UNDERTAKEN, Undertaken, Wanted};
 
-const CLAIM_THESE: &str = include_str!("sql/claim_these.sql");
-const TAKE_PARKED: &str = include_str!("sql/take_parked.sql");
-const TAKE_OVERDUE: &str = include_str!("sql/take_overdue.sql");
-const UNDERTAKEN_BY_TARGET: &str = include_str!("sql/undertaken.sql");
-const PARKED: &str = "SELECT w.target FROM unnest($1::text[]) AS w(target) WHERE EXISTS (SELECT 1 FROM deliveries d \
-     WHERE d.target = w.target AND d.owner IS NULL AND d.due <= hub_now() AND d.publish_after IS NULL)";
-const PARK: &str = "UPDATE deliveries SET publish_after = NULL \
+pub(super) const CLAIM_THESE: &str = include_str!("sql/claim_these.sql");
+pub(super) const TAKE_PARKED: &str = include_str!("sql/take_parked.sql");
+pub(super) const TAKE_OVERDUE: &str = include_str!("sql/take_overdue.sql");
+pub(super) const UNDERTAKEN_BY_TARGET: &str = include_str!("sql/undertaken.sql");
+pub(super) const PARKED: &str = "SELECT w.target FROM unnest($1::text[]) AS w(target) WHERE EXISTS (SELECT 1 FROM deliveries d \
+     WHERE d.target = w.target AND d.owner IS NULL AND d.due > '-infinity' \
+     AND d.due <= hub_now() AND d.publish_after IS NULL)";
+pub(super) const PARK: &str = "UPDATE deliveries SET publish_after = NULL \
      WHERE id = ANY($1) AND owner IS NULL AND publish_after IS NOT NULL";
 
 fn outgoing(found: &PgRow) -> Result<Outgoing, Fault> {

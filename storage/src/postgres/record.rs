@@ -26,11 +26,11 @@ macro_rules! record_columns {
 }
 
 /// One message with its attempts, all of one moment.
-const ONE: &str = concat!(
+pub(super) const ONE: &str = concat!(
     "SELECT ",
     record_columns!(),
     ", a.numbers, a.nodes, a.instances, a.started, a.durations, a.outcomes, a.http, a.classes, a.responses \
-     FROM messages m LEFT JOIN deliveries d ON d.id = m.id CROSS JOIN LATERAL ( \
+     FROM messages m LEFT JOIN deliveries d ON d.id = ANY (ARRAY[m.id]) CROSS JOIN LATERAL ( \
       SELECT array_agg(t.number ORDER BY t.number) AS numbers, array_agg(t.node ORDER BY t.number) AS nodes, \
       array_agg(t.instance ORDER BY t.number) AS instances, \
       array_agg(hub_millis(t.started_at) ORDER BY t.number) AS started, \
@@ -40,10 +40,11 @@ const ONE: &str = concat!(
      WHERE m.id = $1"
 );
 
-const MANY: &str = concat!(
+pub(super) const MANY: &str = concat!(
     "SELECT ",
     record_columns!(),
-    " FROM unnest($1::uuid[]) AS u(id) JOIN messages m ON m.id = u.id LEFT JOIN deliveries d ON d.id = m.id"
+    " FROM unnest($1::uuid[]) AS u(id) JOIN messages m ON m.id = ANY (ARRAY[u.id]) \
+     LEFT JOIN deliveries d ON d.id = ANY (ARRAY[m.id])"
 );
 
 const OUTCOMES: [AttemptOutcome; 6] = [

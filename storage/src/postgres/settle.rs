@@ -18,11 +18,11 @@ use super::fault::Fault;
 use super::store::Inner;
 use super::{row, text};
 
-const END: &str = include_str!("sql/end.sql");
-const GIVE_BACK: &str = include_str!("sql/give_back.sql");
-const SETTLED_BEFORE: &str = "SELECT a.id, a.number FROM \
+pub(super) const END: &str = include_str!("sql/end.sql");
+pub(super) const GIVE_BACK: &str = include_str!("sql/give_back.sql");
+pub(super) const SETTLED_BEFORE: &str = "SELECT a.id, a.number FROM \
      unnest($1::uuid[], $2::int4[], $3::int8[], $4::int8[], $5::text[]) AS u(id, number, node, started, outcome) \
-     JOIN attempts a ON a.id = u.id AND a.number = u.number AND a.node = u.node AND a.outcome = u.outcome \
+     JOIN attempts a ON a.id = ANY (ARRAY[u.id]) AND a.number = ANY (ARRAY[u.number]) AND a.node = u.node AND a.outcome = u.outcome \
      AND a.started_at = hub_time(u.started)";
 
 /// Most settlements of one statement.

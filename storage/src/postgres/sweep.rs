@@ -16,17 +16,17 @@ use super::outbox_port::Burial;
 use super::row;
 use super::store::Inner;
 
-const ENDED_TARGETS: &str = "SELECT DISTINCT e.target FROM (SELECT d.target FROM deliveries d \
-     WHERE d.owner IS NULL AND d.ends_at <= hub_now() ORDER BY d.ends_at, d.id LIMIT $1) e";
-const END_OF_TIME: &str = include_str!("sql/end_of_time.sql");
-const PRUNE: &str = include_str!("sql/prune.sql");
-const OLD_KEYS: &str = "WITH old AS MATERIALIZED (SELECT k.caller, k.key FROM idempotency k \
+pub(super) const ENDED_TARGETS: &str = "SELECT DISTINCT e.target FROM (SELECT d.target FROM deliveries d \
+     WHERE d.owner IS NULL AND d.ends_at > '-infinity' AND d.ends_at <= hub_now() ORDER BY d.ends_at, d.id LIMIT $1) e";
+pub(super) const END_OF_TIME: &str = include_str!("sql/end_of_time.sql");
+pub(super) const PRUNE: &str = include_str!("sql/prune.sql");
+pub(super) const OLD_KEYS: &str = "WITH old AS MATERIALIZED (SELECT k.caller, k.key FROM idempotency k \
       WHERE k.stored_at <= hub_now() - interval '24 hours' ORDER BY k.stored_at LIMIT $1 FOR UPDATE SKIP LOCKED), \
-     gone AS (DELETE FROM idempotency k USING old o WHERE k.caller = o.caller AND k.key = o.key RETURNING 1) \
+     gone AS (DELETE FROM idempotency k USING old o WHERE k.caller = ANY (ARRAY[o.caller]) AND k.key = ANY (ARRAY[o.key]) RETURNING 1) \
      SELECT count(*) FROM gone";
 /// The next end, and the time by the same clock.
-const NEXT: &str = "SELECT hub_millis(hub_now()), (SELECT hub_millis(d.ends_at) FROM deliveries d WHERE d.owner IS NULL \
-     ORDER BY d.ends_at LIMIT 1)";
+pub(super) const NEXT: &str = "SELECT hub_millis(hub_now()), (SELECT hub_millis(d.ends_at) FROM deliveries d WHERE d.owner IS NULL \
+     AND d.ends_at > '-infinity' ORDER BY d.ends_at LIMIT 1)";
 const DROP_PARTITIONS: &str = "SELECT hub_drop_partitions(hub_now() - $1 * interval '1 millisecond')";
 
 /// Empty partitions are looked for so often.

@@ -12,7 +12,7 @@ use super::batch::{Row, Verdict};
 use crate::postgres::fault::{Fault, within};
 use crate::postgres::{row, text};
 
-const KNOWN: &str = include_str!("../sql/known.sql");
+pub(in crate::postgres) const KNOWN: &str = include_str!("../sql/known.sql");
 
 /// What the database has under an id.
 struct ById {

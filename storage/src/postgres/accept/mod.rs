@@ -2,7 +2,7 @@
 
 mod batch;
 mod flusher;
-mod judge;
+pub(super) mod judge;
 mod queue;
 mod statement;
 

@@ -8,7 +8,7 @@ picked AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT x.id FROM generate_series(9, 0, -1) AS level(priority) CROSS JOIN LATERAL (
             SELECT d.id FROM deliveries d
-            WHERE d.target = w.target AND d.priority = level.priority AND d.owner IS NULL AND d.due <= m.now
+            WHERE d.target = w.target AND d.priority = level.priority AND d.owner IS NULL AND d.due > '-infinity' AND d.due <= m.now
                 AND (d.expires_at IS NULL OR d.expires_at > m.now)
             ORDER BY d.due, d.id LIMIT w.wanted
             FOR UPDATE SKIP LOCKED
@@ -19,7 +19,7 @@ picked AS MATERIALIZED (
 claimed AS (
     UPDATE deliveries d SET status = 'delivering', attempt = d.attempt + 1, owner = $4, claimed_at = m.now,
         lease_end = m.now + p.lease * interval '1 millisecond', publish_after = NULL
-    FROM picked p CROSS JOIN moment m WHERE d.id = p.id
+    FROM picked p CROSS JOIN moment m WHERE d.id = ANY (ARRAY[p.id])
     RETURNING d.id, d.target, d.attempt, d.retry_count, p.rank, p.place
 ),
 counted AS (
@@ -30,5 +30,5 @@ counted AS (
 )
 SELECT m.id, m.sender_service, m.target_service, m.message_type, m.content::text, m.metadata_text, m.priority,
     hub_millis(m.created_at), hub_millis(m.expires_at), m.max_retries, m.traceparent, c.attempt, c.retry_count, c.place
-FROM claimed c JOIN messages m ON m.id = c.id
+FROM claimed c JOIN messages m ON m.id = ANY (ARRAY[c.id])
 ORDER BY c.rank

@@ -7,7 +7,7 @@ input AS MATERIALIZED (
              instance, error_class, response, owner)
 ),
 gone AS (
-    DELETE FROM deliveries d USING input i WHERE d.id = i.id AND d.owner = i.owner AND d.attempt = i.attempt
+    DELETE FROM deliveries d USING input i WHERE d.id = ANY (ARRAY[i.id]) AND d.owner = i.owner AND d.attempt = i.attempt
     RETURNING d.id, d.target, d.retry_count, d.may_have_arrived, d.error_message, i.attempt, i.status, i.reason, i.error,
         i.unanswered, i.noted, i.node, i.started, i.duration, i.outcome, i.http_status, i.instance, i.error_class,
         i.response
@@ -16,7 +16,7 @@ ended AS (
     UPDATE messages m SET status = g.status, processed_at = n.now, retry_count = g.retry_count, attempt = g.attempt,
         may_have_arrived = g.may_have_arrived OR g.unanswered, dead_reason = g.reason,
         error_message = CASE WHEN g.status = 'delivered' THEN g.error ELSE coalesce(g.error, g.error_message) END
-    FROM gone g CROSS JOIN moment n WHERE m.id = g.id
+    FROM gone g CROSS JOIN moment n WHERE m.id = ANY (ARRAY[g.id])
 ),
 rare AS (
     INSERT INTO endings (id, target, status, ended_at)

@@ -1,12 +1,13 @@
 -- Ends messages that have reached their end while they waited: expired, or too old. Gives each; the dead ones with a reason.
 WITH moment AS MATERIALIZED (SELECT hub_now() AS now),
 picked AS MATERIALIZED (
-    SELECT d.id FROM deliveries d CROSS JOIN moment m WHERE d.owner IS NULL AND d.ends_at <= m.now
+    SELECT d.id FROM deliveries d
+    WHERE d.owner IS NULL AND d.ends_at > '-infinity' AND d.ends_at <= hub_now()
     ORDER BY d.ends_at, d.id LIMIT $1
-    FOR UPDATE OF d SKIP LOCKED
+    FOR UPDATE SKIP LOCKED
 ),
 gone AS (
-    DELETE FROM deliveries d USING picked p WHERE d.id = p.id
+    DELETE FROM deliveries d USING picked p WHERE d.id = ANY (ARRAY[p.id])
     RETURNING d.id, d.target, d.retry_count, d.attempt, d.may_have_arrived, d.error_message, d.expires_at
 ),
 fate AS MATERIALIZED (
@@ -17,7 +18,7 @@ fate AS MATERIALIZED (
 ended AS (
     UPDATE messages m SET status = f.status, processed_at = f.now, retry_count = f.retry_count, attempt = f.attempt,
         may_have_arrived = f.may_have_arrived, dead_reason = f.reason, error_message = f.error_message
-    FROM fate f WHERE m.id = f.id
+    FROM fate f WHERE m.id = ANY (ARRAY[f.id])
 ),
 rare AS (
     INSERT INTO endings (id, target, status, ended_at) SELECT f.id, f.target, f.status, f.now FROM fate f

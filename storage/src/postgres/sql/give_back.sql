@@ -14,7 +14,7 @@ waits AS (
         retry_count = d.retry_count + i.counted, may_have_arrived = d.may_have_arrived OR i.unanswered,
         error_message = CASE WHEN i.wait IS NULL THEN d.error_message ELSE i.error END,
         owner = NULL, claimed_at = NULL, lease_end = NULL, publish_after = NULL
-    FROM input i CROSS JOIN moment n WHERE d.id = i.id AND d.owner = i.owner AND d.attempt = i.attempt
+    FROM input i CROSS JOIN moment n WHERE d.id = ANY (ARRAY[i.id]) AND d.owner = i.owner AND d.attempt = i.attempt
     RETURNING d.id, d.target, i.attempt, i.noted, i.node, i.started, i.duration, i.outcome, i.http_status, i.instance,
         i.error_class, i.response
 ),

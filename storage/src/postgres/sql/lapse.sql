@@ -3,16 +3,16 @@
 -- before $1 are not looked at: an earlier look found all of those. Always gives the time of the look.
 WITH moment AS MATERIALIZED (SELECT hub_now() AS now),
 picked AS MATERIALIZED (
-    SELECT d.id, d.attempt, d.owner, d.claimed_at, d.lease_end FROM deliveries d CROSS JOIN moment m
-    WHERE d.owner IS NOT NULL AND d.lease_end > hub_time($1) AND d.lease_end <= m.now
+    SELECT d.id, d.attempt, d.owner, d.claimed_at, d.lease_end FROM deliveries d
+    WHERE d.owner IS NOT NULL AND d.lease_end > '-infinity' AND d.lease_end > hub_time($1) AND d.lease_end <= hub_now()
     ORDER BY d.lease_end LIMIT $2
-    FOR UPDATE OF d SKIP LOCKED
+    FOR UPDATE SKIP LOCKED
 ),
 lapsed AS (
     UPDATE deliveries d SET status = CASE WHEN d.retry_count > 0 THEN 'retrying' ELSE 'pending' END, owner = NULL,
         claimed_at = NULL, lease_end = NULL, may_have_arrived = true,
         error_message = 'the node that made the attempt did not report how it ended'
-    FROM picked p WHERE d.id = p.id
+    FROM picked p WHERE d.id = ANY (ARRAY[p.id])
     RETURNING d.id, d.target
 ),
 noted AS (

@@ -14,7 +14,7 @@ old AS MATERIALIZED (
      ORDER BY e.ended_at LIMIT $2)
     LIMIT $2
 ),
-gone AS (DELETE FROM messages m USING old o WHERE m.id = o.id RETURNING m.id),
-rare AS (DELETE FROM endings e USING old o WHERE e.id = o.id),
-noted AS (DELETE FROM attempts a USING old o WHERE a.id = o.id)
+gone AS (DELETE FROM messages m USING old o WHERE m.id = ANY (ARRAY[o.id]) RETURNING m.id),
+rare AS (DELETE FROM endings e USING old o WHERE e.id = ANY (ARRAY[o.id])),
+noted AS (DELETE FROM attempts a USING old o WHERE a.id = ANY (ARRAY[o.id]))
 SELECT count(*) FROM gone
