@@ -16,9 +16,7 @@ const DONE: Duration = Duration::from_secs(120);
 pub enum Mix {
     /// Postgres as the store and the queue.
     Postgres,
-    /// Postgres as the store, RabbitMQ as the queue.
-    PostgresRabbitMq,
-    /// Postgres, RabbitMQ and Redis.
+    /// Postgres as the store, RabbitMQ as the queue, Redis as the cache.
     Everything,
 }
 
@@ -43,7 +41,7 @@ impl Servers {
         };
         let (postgres, rabbitmq, redis) = tokio::try_join!(
             Server::launch(Kind::Postgres),
-            launch(Kind::RabbitMq, mix != Mix::Postgres),
+            launch(Kind::RabbitMq, mix == Mix::Everything),
             launch(Kind::Redis, mix == Mix::Everything)
         )?;
         Ok(Self { postgres, rabbitmq, redis })

@@ -7,10 +7,14 @@ use hub_chaos_tests::{sizes, wait};
 use hub_test_servers::Server;
 use serde_json::Value;
 
+use super::refused::complaints;
 use super::stage::{RECOVERED, Stage};
 
 /// How long it stands still.
 const PAUSE: Duration = Duration::from_secs(30);
+
+/// Most lines of a hub about one fault, however many requests it refuses meanwhile.
+const FEW: usize = 40;
 
 /// Any hub answers within this, whatever its store does.
 const ANSWERED: Duration = Duration::from_secs(90);
@@ -46,6 +50,7 @@ async fn is_another(stage: &mut Stage, how: &str, before: &str) -> anyhow::Resul
 /// It is frozen: connections stay, and nothing answers. What is sent meanwhile is refused or unknown.
 pub(crate) async fn paused(stage: &mut Stage) -> anyhow::Result<()> {
     stage.accepts(sizes::of_this_run().between).await?;
+    let told = told(stage)?;
     stage.servers.postgres.pause().await?;
     let probes = async {
         nothing_is_accepted(stage).await?;
@@ -60,6 +65,8 @@ pub(crate) async fn paused(stage: &mut Stage) -> anyhow::Result<()> {
     anyhow::ensure!(!answered, "Postgres took connections: it was not paused");
     anyhow::ensure!(before == after, "{} were accepted while Postgres stood still", after - before);
     stage.works().await?;
+    let lines = self::told(stage)? - told;
+    anyhow::ensure!(lines <= FEW * stage.cluster.nodes.len(), "{lines} warnings about one pause");
     stage.happened(format!("Postgres stood still for {PAUSE:?}: each hub refused, none accepted"));
     Ok(())
 }
@@ -90,6 +97,11 @@ async fn nothing_is_accepted(stage: &Stage) -> anyhow::Result<()> {
         .await?;
     }
     Ok(())
+}
+
+/// How many warnings and errors all hubs have logged.
+fn told(stage: &Stage) -> anyhow::Result<usize> {
+    stage.cluster.nodes.iter().map(|node| Ok(complaints(&node.log()?).len())).sum()
 }
 
 /// It takes no writes any more, as a server that became a standby; then it does again.

@@ -111,8 +111,8 @@ impl Stage {
         Ok((answer.status, answer.body))
     }
 
-    /// Waits until this hub takes a message, and that message arrives.
-    pub(crate) async fn works_at(&self, hub: usize) -> anyhow::Result<()> {
+    /// Waits until this hub takes a message, and that message arrives; its id.
+    pub(crate) async fn works_at(&self, hub: usize) -> anyhow::Result<String> {
         let id = wait::until(&format!("hub {hub} accepts"), RECOVERED, async || {
             let (status, body) = self.post(hub, Duration::from_secs(15)).await?;
             anyhow::ensure!(status == 202, "{status} {body}");
@@ -122,7 +122,8 @@ impl Stage {
         wait::until(&format!("what hub {hub} accepted arrives"), RECOVERED, async || {
             Ok((self.receiver.arrived(&id) > 0).then_some(()))
         })
-        .await
+        .await?;
+        Ok(id)
     }
 
     /// Waits until every hub is ready and works, by itself.

@@ -153,8 +153,6 @@ fn a_database_that_takes_no_writes_is_waited_for() -> anyhow::Result<()> {
         let writable = "ALTER DATABASE message_hub SET default_transaction_read_only = off";
         sql(&server, "postgres", writable).await?;
         is_ready(&node).await?;
-        let lone = Lone::new(&node).await?;
-        lone.register("target").await?;
         lone.delivers("target").await?;
         let log = node.log()?;
         let told = complaints(&log);
