@@ -46,7 +46,7 @@ impl CodedError {
     pub fn exit_code(&self) -> u8 {
         match self.code {
             code::CONFIG | code::NOT_BUILT | code::NO_KEY => 2,
-            code::INTERNAL | code::IO | code::ABORTED => 1,
+            code::INTERNAL | code::IO | code::ABORTED | code::COPY_INTERRUPTED => 1,
             _ => 3,
         }
     }

@@ -29,6 +29,7 @@ pub const fn code_of(error: &SetupError) -> Code {
         SetupError::TooOld { .. } => code::DATABASE_OLD,
         SetupError::Newer { .. } => code::DATABASE_NEWER,
         SetupError::Foreign(_) => code::DATABASE_FOREIGN,
+        SetupError::HalfCopied => code::COPY_UNFINISHED,
         SetupError::Denied(_) => code::DATABASE_RIGHTS,
     }
 }

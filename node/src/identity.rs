@@ -44,6 +44,9 @@ pub struct Identity {
     /// Where its messages are.
     #[serde(default, skip_serializing_if = "StoreKind::is_embedded")]
     pub store: StoreKind,
+    /// Its messages were copied from its folder into a database, up to this log entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<u64>,
 }
 
 /// How far a recovery has come.
@@ -70,6 +73,7 @@ impl Identity {
             generation: 0,
             recovery: None,
             store,
+            copied: None,
         }
     }
 
@@ -116,6 +120,12 @@ impl Identity {
     #[must_use]
     pub fn keeping(&self, store: StoreKind) -> Self {
         Self { store, ..self.clone() }
+    }
+
+    /// The same node with its messages in a database, copied up to this log entry.
+    #[must_use]
+    pub fn moved(&self, entry: u64) -> Self {
+        Self { store: StoreKind::Database, copied: Some(entry), ..self.clone() }
     }
 
     /// See the field of a member's card.
@@ -251,6 +261,12 @@ impl DataFolder {
             })?;
         }
         Ok(())
+    }
+
+    /// The data of a group lies in it.
+    #[must_use]
+    pub fn holds(&self, group: Group) -> bool {
+        self.path.join(group.as_str()).is_dir()
     }
 
     /// Moves the data of one group into `set-aside-…` and makes its folders anew.

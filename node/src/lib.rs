@@ -17,6 +17,7 @@ pub mod lifecycle;
 pub mod outbound;
 pub mod recover;
 pub mod serve;
+pub mod store_copy;
 pub mod store_kind;
 pub mod telemetry;
 pub mod wiring;

@@ -1,5 +1,6 @@
 //! The message stores, the queues and the shared cache: every SQL, AMQP and Redis word of the hub.
 
+pub mod copy;
 mod listing;
 pub mod memory;
 pub mod postgres;

@@ -20,6 +20,8 @@ mod recover;
 mod schedule;
 mod serve;
 mod services;
+mod store;
+mod store_progress;
 pub(crate) mod token;
 
 use std::process::ExitCode;
@@ -60,6 +62,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Bring the database of the messages up to date.
     Migrate(migrate::Args),
+    /// Move messages from one store to another.
+    Store(store::Args),
     /// See, make and empty the queues of the broker.
     Queues(queues::Args),
     /// Make an access token.
@@ -103,6 +107,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Config(args) => config::run(args),
         Command::Doctor(args) => here(doctor::run(args)),
         Command::Migrate(args) => here(migrate::run(args)),
+        Command::Store(args) => here(store::run(args)),
         Command::Queues(args) => here(queues::run(args)),
         Command::Token(args) => token::run(args),
         Command::Explain(args) => explain::run(args),

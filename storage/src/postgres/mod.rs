@@ -12,6 +12,7 @@ mod accept;
 mod backlog;
 mod claim;
 mod fault;
+mod import;
 mod link;
 mod list;
 mod operator;
@@ -31,6 +32,7 @@ mod store;
 mod sweep;
 mod text;
 
+pub use import::{Import, ImportError, Standing};
 pub use options::{Options, Ports};
 pub use outbox_port::{Burial, Outbox, Outgoing};
 pub use probe::{Report, probe};

@@ -63,6 +63,9 @@ pub enum SetupError {
     /// A migration that is known here was applied in another form, or only half.
     #[error("the database's tables are not those of this version: {0}")]
     Foreign(String),
+    /// An embedded store is being copied into it, or that copy was given up.
+    #[error("a copy of an embedded store into the database is not finished")]
+    HalfCopied,
     /// The role may not do what is needed.
     #[error("a right is missing in the database: {0}")]
     Denied(String),
@@ -110,30 +113,39 @@ pub(super) fn parse(url: &SecretString) -> Result<PgConnectOptions, SetupError> 
 pub async fn prepare(url: &SecretString, deadline: Instant) -> Result<Prepared, SetupError> {
     let options = parse(url)?;
     let place = format!("{}:{}", options.get_host(), options.get_port());
-    let work = run(&options, &place);
+    let work = async {
+        let mut connection = connect(&options, &place).await?;
+        let prepared = bring_up_to_date(&mut connection).await?;
+        no_half_copy(&mut connection).await?;
+        Ok(prepared)
+    };
     tokio::time::timeout_at(deadline.into(), work).await.unwrap_or_else(|_| {
         Err(SetupError::Unreachable { place: place.clone(), reason: "no answer in time".to_owned() })
     })
 }
 
-async fn run(options: &PgConnectOptions, place: &str) -> Result<Prepared, SetupError> {
-    let mut connection =
-        PgConnection::connect_with(options).await.map_err(|error| not_connected(place, &error))?;
+/// A connection for the setup.
+pub(super) async fn connect(options: &PgConnectOptions, place: &str) -> Result<PgConnection, SetupError> {
+    PgConnection::connect_with(options).await.map_err(|error| not_connected(place, &error))
+}
+
+/// [`prepare`], on a connection that is there.
+pub(super) async fn bring_up_to_date(connection: &mut PgConnection) -> Result<Prepared, SetupError> {
     let number: String = sqlx::query_scalar("SELECT current_setting('server_version_num')")
-        .fetch_one(&mut connection)
+        .fetch_one(&mut *connection)
         .await
         .map_err(failed)?;
     let server: String = sqlx::query_scalar("SELECT current_setting('server_version')")
-        .fetch_one(&mut connection)
+        .fetch_one(&mut *connection)
         .await
         .map_err(failed)?;
     let number: i32 = number.parse().unwrap_or(0);
     if number < OLDEST {
         return Err(SetupError::TooOld { found: server });
     }
-    let applied = migrate(&mut connection).await?;
+    let applied = migrate(connection).await?;
     // Without a partition for today nothing is accepted; a server that is read-only now makes it when it writes again.
-    let made = sqlx::query(MAKE_AHEAD).bind(DAYS_AHEAD).execute(&mut connection).await;
+    let made = sqlx::query(MAKE_AHEAD).bind(DAYS_AHEAD).execute(connection).await;
     match made.map_err(failed) {
         Ok(_) => {}
         Err(error @ SetupError::Denied(_)) => return Err(error),
@@ -144,6 +156,13 @@ async fn run(options: &PgConnectOptions, place: &str) -> Result<Prepared, SetupE
         tracing::warn!(%server, "Postgres 15 or newer is recommended");
     }
     Ok(Prepared { server, aged, applied })
+}
+
+/// A hub must not take or deliver anything beside a copy that is not finished: the rest of it would come later.
+pub(super) async fn no_half_copy(connection: &mut PgConnection) -> Result<(), SetupError> {
+    let half = "SELECT EXISTS (SELECT 1 FROM store_copy WHERE finished_at IS NULL)";
+    let half: bool = sqlx::query_scalar(half).fetch_one(connection).await.map_err(failed)?;
+    if half { Err(SetupError::HalfCopied) } else { Ok(()) }
 }
 
 async fn migrate(connection: &mut PgConnection) -> Result<usize, SetupError> {

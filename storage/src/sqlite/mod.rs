@@ -18,6 +18,7 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod write_back;
 
 pub use command::{Command, Reply};
@@ -26,3 +27,4 @@ pub use feed::Feed;
 pub use machine::{Options, SqliteMachine};
 pub use read::Reader;
 pub use store::{DiskGuard, DiskLimit, Store, StoreOptions, StorePorts, StoreService};
+pub use walk::Walk;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use hub_core::delivery::AttemptOutcome;
 use hub_core::id::{MessageId, NodeId, ServiceName};
-use hub_core::message::{NewMessage, Priority, Status};
+use hub_core::message::{Attempt, NewMessage, Priority, Status};
 use hub_core::time::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row, Sqlite, Type};
@@ -27,6 +28,26 @@ pub(super) struct Hold {
     pub(super) term: u64,
     pub(super) claimed_at: Timestamp,
     pub(super) lease_end: Timestamp,
+}
+
+/// What is said of an attempt whose node did not come to report it.
+pub(super) const UNREPORTED: &str = "the node that made the attempt did not report how it ended";
+
+impl Hold {
+    /// The attempt under this claim, when nobody knows how it ended.
+    pub(super) fn unreported(&self, number: u32) -> Attempt {
+        Attempt {
+            number,
+            node: self.owner,
+            instance: None,
+            started_at: self.claimed_at,
+            duration_ms: u32::try_from(self.lease_end.since(self.claimed_at).as_millis()).unwrap_or(u32::MAX),
+            outcome: AttemptOutcome::NoAnswer,
+            http_status: None,
+            error_class: Some("lease_expired".into()),
+            response: None,
+        }
+    }
 }
 
 /// An open message: its row in `deliveries`.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use hub_core::delivery::AttemptOutcome;
 use hub_core::id::{MessageId, NodeId, ServiceName};
 use hub_core::invariant;
 use hub_core::message::{Attempt, Fingerprint, NewMessage, Priority, Status, Transition};
@@ -13,7 +12,7 @@ use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::Effects;
-use crate::sqlite::row::{Hold, Open};
+use crate::sqlite::row::{Hold, Open, UNREPORTED};
 
 /// A target's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -293,22 +292,12 @@ impl<'a> Work<'a> {
     pub(super) fn lapse(&mut self, id: MessageId) {
         let Some(open) = self.slots.get(&id).and_then(|slot| slot.open.as_ref()) else { return };
         let Some(hold) = open.hold else { return };
-        let attempt = Attempt {
-            number: open.attempt,
-            node: hold.owner,
-            instance: None,
-            started_at: hold.claimed_at,
-            duration_ms: u32::try_from(hold.lease_end.since(hold.claimed_at).as_millis()).unwrap_or(u32::MAX),
-            outcome: AttemptOutcome::NoAnswer,
-            http_status: None,
-            error_class: Some("lease_expired".into()),
-            response: None,
-        };
+        let attempt = hold.unreported(open.attempt);
         if self.let_go(id, Transition::Release, None) {
             self.attempts.push((id, attempt));
             self.change(id, |open| {
                 open.may_have_arrived = true;
-                open.error = Some("the node that made the attempt did not report how it ended".into());
+                open.error = Some(UNREPORTED.into());
             });
         }
     }

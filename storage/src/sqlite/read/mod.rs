@@ -5,6 +5,8 @@ mod list;
 mod queue;
 mod record;
 
+pub(super) use record::{read_attempt, read_message};
+
 use std::path::Path;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;

@@ -58,7 +58,7 @@ impl Reader {
     ) -> Result<HashMap<MessageId, Message>, Fault> {
         let mut connection = self.pool().acquire().await.map_err(Fault::sql("reading messages"))?;
         let rows = RECORDS.fetch(&mut connection, ids, |query, id| query.bind(blob(*id))).await?;
-        let whole = |found: &SqliteRow| match read_message(found) {
+        let whole = |found: &SqliteRow| match read_message(found, 0) {
             Ok(message) => Some((message.id, message)),
             Err(error) => {
                 tracing::error!(%error, "a message cannot be delivered from this node");
@@ -78,19 +78,20 @@ pub(super) async fn records(
     rows.iter().map(read_record).collect()
 }
 
-fn read_message(found: &SqliteRow) -> Result<Message, Fault> {
+/// From twelve columns that start at `at`: what a sender gave, in the order of [`RECORDS`], and its checksum.
+pub(in crate::sqlite) fn read_message(found: &SqliteRow, at: usize) -> Result<Message, Fault> {
     let message = Message {
-        id: row::message_id(row::get(found, 0, "id")?)?,
-        sender: row::service(found, 1, "sender_service")?,
-        target: row::service(found, 2, "target_service")?,
-        message_type: row::get::<&str>(found, 3, "message_type")?.into(),
-        content: row::get::<&str>(found, 4, "content")?.into(),
-        metadata: row::text(found, 5, "metadata")?,
-        priority: row::priority(found, 6)?,
-        created_at: row::time(found, 7, "created_at")?,
-        expires_at: row::optional_time(found, 8, "expires_at")?,
-        max_retries: row::get(found, 9, "max_retries")?,
-        traceparent: row::text(found, 10, "traceparent")?,
+        id: row::message_id(row::get(found, at, "id")?)?,
+        sender: row::service(found, at + 1, "sender_service")?,
+        target: row::service(found, at + 2, "target_service")?,
+        message_type: row::get::<&str>(found, at + 3, "message_type")?.into(),
+        content: row::get::<&str>(found, at + 4, "content")?.into(),
+        metadata: row::text(found, at + 5, "metadata")?,
+        priority: row::priority(found, at + 6)?,
+        created_at: row::time(found, at + 7, "created_at")?,
+        expires_at: row::optional_time(found, at + 8, "expires_at")?,
+        max_retries: row::get(found, at + 9, "max_retries")?,
+        traceparent: row::text(found, at + 10, "traceparent")?,
     };
     let checksum = row::envelope_checksum(
         &[message.sender.as_str(), message.target.as_str(), &message.message_type, &message.content],
@@ -99,7 +100,7 @@ fn read_message(found: &SqliteRow) -> Result<Message, Fault> {
         message.id,
         message.created_at,
     );
-    if i64::from(checksum) == row::get::<i64>(found, 11, "checksum")? {
+    if i64::from(checksum) == row::get::<i64>(found, at + 11, "checksum")? {
         Ok(message)
     } else {
         Err(Fault::Corrupt(format!("message {} does not fit its checksum", message.id)))
@@ -107,7 +108,7 @@ fn read_message(found: &SqliteRow) -> Result<Message, Fault> {
 }
 
 fn read_record(found: &SqliteRow) -> Result<Record, Fault> {
-    let message = read_message(found)?;
+    let message = read_message(found, 0)?;
     let open = row::get::<Option<&str>>(found, 18, "status")?.is_some();
     let claimed = row::get::<Option<i64>>(found, 22, "owner")?.is_some();
     let (status, retry_count, error) = if open { (18, 19, 20) } else { (12, 13, 15) };
@@ -124,7 +125,8 @@ fn read_record(found: &SqliteRow) -> Result<Record, Fault> {
     })
 }
 
-fn read_attempt(found: &SqliteRow) -> Result<Attempt, Fault> {
+/// From nine columns, in the order of [`ATTEMPTS`].
+pub(in crate::sqlite) fn read_attempt(found: &SqliteRow) -> Result<Attempt, Fault> {
     let word: &str = row::get(found, 4, "outcome")?;
     let outcome = OUTCOMES.into_iter().find(|outcome| outcome.as_str() == word);
     let instance = match row::get::<Option<&str>>(found, 6, "instance")? {
