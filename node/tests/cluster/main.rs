@@ -6,6 +6,7 @@ mod database;
 mod health;
 mod keys;
 mod lone;
+mod moving;
 mod recovery;
 mod refusals;
 mod support;

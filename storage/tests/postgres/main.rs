@@ -4,6 +4,7 @@
 
 mod base;
 mod conformance;
+mod copying;
 mod days;
 mod faults;
 mod many;
