@@ -33,9 +33,9 @@ enum Command {
     /// Move the messages of a stopped node's data folder into the database at DATABASE_URL; the node then goes on there.
     ///
     /// All messages go, in whatever state, with their attempts and idempotency keys. Interrupted at any moment, the same
-    /// command goes on where it stopped; until it is done neither side starts beside the other. The old data is set aside
-    /// in the folder. Of a cluster, the one node that is left after the others were removed is copied; they come back with
-    /// `serve --rejoin`.
+    /// command goes on where it stopped, and at no moment can both the folder and the database be started on. The old data
+    /// is set aside in the folder. Of a cluster, the one node that is left after the others were removed is copied; they
+    /// come back with `serve --rejoin`.
     Copy(Copy),
 }
 
