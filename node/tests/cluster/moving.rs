@@ -1,7 +1,7 @@
 //! A node moves from its own store into a database, and goes on there with every message it had: once, whatever died in between.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
@@ -12,30 +12,36 @@ use hub_node::identity::DataFolder;
 use hub_node::store_copy::{self, Options};
 use hub_node::wiring::Node;
 use hub_storage::copy::Origin;
-use hub_storage::postgres::Import;
+use hub_storage::postgres::{Import, prepare};
 use hub_storage::sqlite::Walk;
-use hub_test_servers::{Kind, Place};
+use hub_test_servers::{Kind, Place, Server};
 use hyper::{Method, StatusCode};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use crate::support::{Http, Receiver, TestNode, configuration, refused, settings, three, until, voters};
+use crate::support::{
+    DEADLINE, Http, Receiver, TestNode, configuration, refused, settings, three, until, voters,
+};
 
 async fn place() -> anyhow::Result<String> {
     Ok(Place::on_shared(Kind::Postgres).await?.url().to_owned())
 }
 
 /// The command itself.
-fn store_copy(folder: &Path, url: &str, more: &[&str]) -> anyhow::Result<Output> {
-    let output = Command::new(env!("CARGO_BIN_EXE_message-hub"))
+fn command(folder: &Path, url: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_message-hub"));
+    command
         .args(["store", "copy", "--from", "embedded", "--to", "postgres", "--data"])
         .arg(folder)
-        .args(more)
         .env_clear()
         .env("DATABASE_URL", url)
-        .current_dir(std::env::temp_dir())
-        .output()?;
-    Ok(output)
+        .current_dir(std::env::temp_dir());
+    command
+}
+
+fn store_copy(folder: &Path, url: &str, more: &[&str]) -> anyhow::Result<Output> {
+    Ok(command(folder, url).args(more).output()?)
 }
 
 /// A start, in a process of its own, that is expected to end.
@@ -232,5 +238,71 @@ async fn wherever_it_dies_neither_side_starts_until_it_is_done() -> anyhow::Resu
     let mut node = TestNode::start(&data, &with).await?;
     node.ready(&http).await?;
     node.stop().await;
+    Ok(())
+}
+
+/// A copy that stands still between the messages and their keys.
+async fn copy_held(server: &Arc<Server>, folder: &Path, held: &mut JoinSet<()>) -> anyhow::Result<Child> {
+    let (url, locks) = (server.url(), Arc::clone(server));
+    held.spawn(async move {
+        // Ended from outside.
+        let _ended = locks.sql("BEGIN; LOCK TABLE idempotency IN SHARE MODE; SELECT pg_sleep(600)").await;
+    });
+    until("locked", || async {
+        let held = "SELECT count(*) FROM pg_locks WHERE relation = 'idempotency'::regclass AND granted \
+                    AND mode = 'ShareLock'";
+        ensure!(server.sql(held).await? == "1");
+        Ok(())
+    })
+    .await?;
+    let child = command(folder, &url).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    until("all messages written", || async {
+        let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'idempotency'::regclass AND NOT granted";
+        ensure!(
+            server.sql("SELECT messages FROM store_copy").await? == "50" && server.sql(waits).await? == "1"
+        );
+        Ok(())
+    })
+    .await?;
+    Ok(child)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_or_cut_off_it_goes_on_where_it_was() -> anyhow::Result<()> {
+    let (folder, http) = (tempfile::tempdir()?, Http::new());
+    let (data, server) = (folder.path().join("1"), Arc::new(Server::launch(Kind::Postgres).await?));
+    let mut node = TestNode::start(&data, &[]).await?;
+    node.ready(&http).await?;
+    let message = |number: usize| {
+        json!({"sender_service": "tester", "target_service": "later", "message_type": "t", "content": number,
+            "idempotency_key": format!("key {number}")})
+    };
+    let batch = json!({ "messages": (0..50).map(message).collect::<Vec<_>>() });
+    let path = "api/v1/messages/batch?allow_unregistered=true";
+    let (status, answer) = http.post(&format!("{}/{path}", node.url), batch).await?;
+    ensure!(status == StatusCode::OK && answer["results"][49]["status"] == "pending", "{status}: {answer}");
+    node.stop().await;
+    let soon = HubClock::default().instant() + DEADLINE;
+    prepare(&SecretString::from(server.url()), soon).await?;
+
+    let mut held = JoinSet::new();
+    let mut killed = copy_held(&server, &data, &mut held).await?;
+    killed.kill()?;
+    killed.wait()?;
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%'";
+    server.sql(end).await?;
+    held.join_next().await.context("the lock")??;
+
+    let cut = copy_held(&server, &data, &mut held).await?;
+    server.kill().await?;
+    let cut = tokio::task::spawn_blocking(|| cut.wait_with_output()).await??;
+    let said = String::from_utf8_lossy(&cut.stderr);
+    ensure!(cut.status.code() == Some(1) && said.contains("HUB-2031"), "{}: {said}", cut.status);
+    server.start().await?;
+    let report = copied(&data, &server.url(), &[])?;
+    ensure!(report["messages"] == 50 && report["idempotency_keys"] == 50, "{report}");
+    let there = "SELECT count(*) || ' ' || (SELECT count(*) FROM deliveries) || ' ' || (SELECT count(*) FROM idempotency) \
+                 FROM messages";
+    ensure!(server.sql(there).await? == "50 50 50");
     Ok(())
 }

@@ -69,10 +69,10 @@ async fn look(connection: &mut PgConnection) -> Result<Report, SetupError> {
         return Err(SetupError::TooOld { found: server });
     }
     let missing = setup::missing(connection).await?;
-    if missing == 0 {
-        setup::no_half_copy(connection).await?;
+    // There are no such tables yet, or this user may not read them, which the rights tell.
+    if let Err(half @ SetupError::HalfCopied) = setup::no_half_copy(connection).await {
+        return Err(half);
     }
-    // There is no such table yet, or this user may not read it, which the rights tell.
     let targets: Vec<String> =
         sqlx::query_scalar(TARGETS).fetch_all(&mut *connection).await.unwrap_or_default();
     Ok(Report {
