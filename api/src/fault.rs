@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hub_core::breaker::Refused;
 use hub_core::control::Refusal;
 use hub_core::error::{FieldError, code};
 use hub_core::port::{AcceptRefusal, ClusterError, ProposeError, ReadError, StoreError};
@@ -111,7 +112,10 @@ impl From<Refusal> for Problem {
                 code::KEY_REUSED,
                 "the same Idempotency-Key stood for another request within the last minute",
             ),
-            Refusal::IdentityTaken => {
+            Refusal::Breaker(Refused::Stale { current }) => {
+                Self::new(code::BREAKER_EPOCH, format!("the breaker is at epoch {current}"))
+            }
+            Refusal::IdentityTaken | Refusal::Breaker(_) => {
                 tracing::error!("a request of the interface was refused as if it were a node's");
                 Self::internal()
             }

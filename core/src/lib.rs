@@ -3,6 +3,7 @@
 //! No I/O, no clock, no randomness and no async runtime live here; see `port` for how those come in.
 
 pub mod access;
+pub mod breaker;
 pub mod codec;
 pub mod control;
 pub mod delivery;

@@ -9,8 +9,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use hub_core::breaker::{
+    Cause, Closed, Config, Counts, Mode, Order, Outcome, Phase, Probe, Record, Refused, Report, Stand,
+    State as BreakerState, Transition, Vote, Who, Why,
+};
 use hub_core::codec::{Command as _, Decoded, Envelope, Reply as _};
-use hub_core::control::{Command, HealthChange, Machine, Member, Refusal, Registration, Reply, State};
+use hub_core::control::{
+    BreakerChange, BreakerCommand, Command, HealthChange, Machine, Member, Refusal, Registration, Reply,
+    State,
+};
 use hub_core::delivery::RetryPolicy;
 use hub_core::id::{InstanceId, NodeId, RequestId, ServiceName};
 use hub_core::port::{Entry, MemoryMachine as _, Submitted};
@@ -66,6 +73,147 @@ fn registration() -> Registration {
         fresh_secret: secret(1),
         if_revision: Some(70_000),
     }
+}
+
+fn breaker_config() -> Config {
+    Config {
+        reset_timeout_s: 3_600,
+        failure_threshold: 7,
+        window_s: 600,
+        min_calls: 300,
+        failure_permille: 250,
+        slow_ms: Some(70_000),
+        slow_permille: 900,
+        success_threshold: 3,
+        max_open_s: 86_400,
+    }
+}
+
+fn order() -> Order {
+    Order { actor: "ops".into(), reason: Some("Wartung".into()), if_epoch: Some(70_000) }
+}
+
+fn breaker_commands() -> Vec<(&'static str, Command)> {
+    let service = name();
+    let counts = Counts { calls: 300, failures: 200, slow: 7, consecutive: 5 };
+    let report = |stand, age: Option<u64>| Report {
+        service: name(),
+        epoch: 70_000,
+        stand,
+        counts,
+        success_age_ms: age,
+        failure_age_ms: age.map(|age| age + 1),
+        retry_after_ms: age.map(|age| age + 2),
+    };
+    let unhealthy = |cause| report(Stand::Unhealthy { cause, since: 70_000 }, Some(300));
+    let reports = vec![
+        unhealthy(Cause::Consecutive),
+        unhealthy(Cause::FailureRate),
+        unhealthy(Cause::SlowRate),
+        report(Stand::Healthy { success: Some(5) }, Some(5)),
+        report(Stand::Healthy { success: None }, None),
+    ];
+    let probe_done =
+        |outcome| BreakerCommand::ProbeDone { service: name(), node: NodeId(300), epoch: 70_000, outcome };
+    let ordered = |change| BreakerCommand::Order { service: name(), order: order(), change };
+    let mode = |mode, until| ordered(BreakerChange::Mode { mode, until });
+    let bare = Order { actor: "ops".into(), reason: None, if_epoch: None };
+    let commands = vec![
+        ("breaker_reports", BreakerCommand::Reports { node: NodeId(300), reports }),
+        ("breaker_advance", BreakerCommand::Advance(vec![(name(), 70_000)])),
+        ("breaker_ask_probe", BreakerCommand::AskProbe { service: name(), node: NodeId(300), epoch: 70_000 }),
+        ("breaker_probe_succeeded", probe_done(Outcome::Succeeded)),
+        ("breaker_probe_failed", probe_done(Outcome::Failed { retry_after_ms: Some(70_000) })),
+        ("breaker_probe_throttled", probe_done(Outcome::Throttled { retry_after_ms: None })),
+        ("breaker_mode_auto", mode(Mode::Auto, None)),
+        ("breaker_mode_open", mode(Mode::ForcedOpen, Some(at(9)))),
+        ("breaker_mode_closed", mode(Mode::ForcedClosed, Some(at(9)))),
+        ("breaker_mode_observe", mode(Mode::Observe, None)),
+        ("breaker_configure", ordered(BreakerChange::Configure(Some(breaker_config())))),
+        ("breaker_unconfigure", ordered(BreakerChange::Configure(None))),
+        ("breaker_reset", BreakerCommand::Order { service, order: bare, change: BreakerChange::Reset }),
+        ("breaker_defaults", BreakerCommand::Defaults(breaker_config())),
+    ];
+    commands.into_iter().map(|(name, command)| (name, Command::Breaker(command))).collect()
+}
+
+/// A record in `phase`, with a transition of every kind.
+fn breaker_record(phase: Phase) -> Record {
+    let whys = [
+        Why::Votes { unhealthy: 2, objections: 1 },
+        Why::WouldOpen { unhealthy: 2, objections: 1 },
+        Why::ProbeGranted,
+        Why::ProbesSucceeded,
+        Why::ProbeFailed,
+        Why::ProbeThrottled,
+        Why::LeaseEnded,
+        Why::ModeSet { mode: Mode::ForcedOpen },
+        Why::ModeEnded { mode: Mode::Observe },
+        Why::Reset,
+        Why::Configured,
+    ];
+    let who = |number: u64| match number % 3 {
+        0 => Who::Cluster,
+        1 => Who::Node { node: NodeId(300) },
+        _ => Who::Operator { actor: "ops".into(), reason: Some("Wartung".into()) },
+    };
+    let transition = |(number, why): (u64, Why)| Transition {
+        at: at(3),
+        epoch: number,
+        from: BreakerState::HalfOpen,
+        to: if number == 0 { BreakerState::Open } else { BreakerState::Closed },
+        why,
+        who: who(number),
+    };
+    Record {
+        epoch: 70_000,
+        phase,
+        mode: Mode::ForcedClosed,
+        mode_until: Some(at(9)),
+        actor: Some("ops".into()),
+        reason: Some("Wartung".into()),
+        config: Some(breaker_config()),
+        trip_count: 300,
+        successes: 1,
+        failure_count: 7,
+        last_failure: Some(at(1)),
+        last_success: Some(at(2)),
+        closed_epoch: 300,
+        transitions: (0..).zip(whys).map(transition).collect(),
+    }
+}
+
+fn breaker_replies() -> Vec<(&'static str, Reply)> {
+    let vote = |stand| Vote {
+        at: at(3),
+        stand,
+        counts: Counts { calls: 300, failures: 200, slow: 7, consecutive: 5 },
+        asked_until: Some(at(70_000)),
+    };
+    let votes = [
+        (NodeId(1), vote(Stand::Unhealthy { cause: Cause::FailureRate, since: at(1) })),
+        (NodeId(300), vote(Stand::Healthy { success: Some(at(2)) })),
+    ];
+    let closed = Closed { votes: votes.into(), decide_at: Some(at(250)), healthy_since: Some(at(2)) };
+    let open = Phase::Open { opened_at: at(1), retry_at: at(60_000), asked_until: Some(at(50_000)) };
+    let probe = Probe { node: NodeId(300), granted_at: at(2), begin_before: at(5), lease_until: at(9) };
+    let half_open = Phase::HalfOpen { opened_at: at(1), probe };
+    let record = |phase| Reply::Breaker(Arc::new(breaker_record(phase)));
+    let refused = |refused| Reply::Refused(Refusal::Breaker(refused));
+    vec![
+        ("reply_breaker_closed", record(Phase::Closed(closed))),
+        ("reply_breaker_open", record(open)),
+        ("reply_breaker_half_open", record(half_open)),
+        ("reply_breaker_blank", Reply::Breaker(Arc::default())),
+        ("refused_breaker_stale", refused(Refused::Stale { current: 70_000 })),
+        ("refused_breaker_not_open", refused(Refused::NotOpen)),
+        ("refused_breaker_not_due", refused(Refused::NotDue { retry_at: at(9) })),
+        ("refused_breaker_taken", refused(Refused::ProbeTaken { node: NodeId(300), until: at(9) })),
+        ("refused_breaker_not_holder", refused(Refused::NotHolder)),
+        ("refused_breaker_mode", refused(Refused::Mode { mode: Mode::Observe })),
+        ("refused_breaker_not_closed", refused(Refused::NotClosed)),
+        ("refused_breaker_no_evidence", refused(Refused::NoEvidence)),
+    ]
 }
 
 fn commands() -> Vec<(&'static str, Command)> {
@@ -233,6 +381,7 @@ fn snapshot_state() -> State {
         last_node: NodeId(2),
         members: std::iter::once((NodeId(2), member)).collect(),
         services: std::iter::once((name(), Arc::new(service))).collect(),
+        ..State::default()
     }
 }
 
@@ -257,7 +406,7 @@ fn golden(name: &str, make: impl FnOnce() -> Vec<u8>) -> Bytes {
 
 #[test]
 fn commands_of_every_release_are_read() {
-    for (name, expected) in commands() {
+    for (name, expected) in commands().into_iter().chain(breaker_commands()) {
         let make = || {
             let mut out = BytesMut::new();
             expected.encode().write(RequestId(Uuid::from_u128(CLUSTER)), &mut out);
@@ -273,7 +422,7 @@ fn commands_of_every_release_are_read() {
 
 #[test]
 fn replies_of_every_release_are_read() {
-    for (name, expected) in replies() {
+    for (name, expected) in replies().into_iter().chain(breaker_replies()) {
         let bytes = golden(name, || expected.encode());
         assert_eq!(Reply::decode(&bytes).unwrap(), expected, "{name}");
     }
@@ -302,10 +451,60 @@ fn snapshots_of_every_release_are_read() {
     assert_eq!(machine.apply(&Entry { index: 7, term: 2, now: at(7), commands }), expected);
 }
 
+/// [`history`], then settings of all breakers, and one that is forced open.
+fn snapshot_with_breakers() -> Vec<u8> {
+    let mut machine = Machine::decode(golden("snapshot", snapshot_bytes)).unwrap();
+    let order = Order { if_epoch: None, ..order() };
+    let change = BreakerChange::Mode { mode: Mode::ForcedOpen, until: Some(at(60_000)) };
+    let commands = [
+        BreakerCommand::Defaults(breaker_config()),
+        BreakerCommand::Order { service: name(), order, change },
+    ];
+    for (index, command) in (7..).zip(commands) {
+        let commands = vec![submitted(u128::from(index), Command::Breaker(command))];
+        machine.apply(&Entry { index, term: 1, now: at(i64::try_from(index).unwrap()), commands });
+    }
+    machine.encode()
+}
+
+#[test]
+fn snapshots_with_breakers_are_read() {
+    let machine = Machine::decode(golden("snapshot_v2", snapshot_with_breakers)).unwrap();
+    let record = Record {
+        epoch: 1,
+        phase: Phase::Open { opened_at: at(8), retry_at: at(60_000), asked_until: None },
+        mode: Mode::ForcedOpen,
+        mode_until: Some(at(60_000)),
+        actor: Some("ops".into()),
+        reason: Some("Wartung".into()),
+        transitions: std::iter::once(Transition {
+            at: at(8),
+            epoch: 1,
+            from: BreakerState::Closed,
+            to: BreakerState::Open,
+            why: Why::ModeSet { mode: Mode::ForcedOpen },
+            who: Who::Operator { actor: "ops".into(), reason: Some("Wartung".into()) },
+        })
+        .collect(),
+        ..Record::default()
+    };
+    let expected = State {
+        clock: at(8),
+        revision: 8,
+        breakers: std::iter::once((name(), Arc::new(record))).collect(),
+        breaker_defaults: breaker_config(),
+        ..snapshot_state()
+    };
+    assert_eq!(*machine.state(), expected);
+    assert_eq!(machine.remembered().0, history().len() + 2);
+    assert_eq!(Machine::decode(machine.encode().into()).unwrap(), machine);
+}
+
 #[test]
 fn a_cut_snapshot_is_an_error() {
-    let whole = golden("snapshot", snapshot_bytes);
-    for end in 0..whole.len() {
-        assert!(Machine::decode(whole.slice(..end)).is_err(), "cut at {end}");
+    for whole in [golden("snapshot", snapshot_bytes), golden("snapshot_v2", snapshot_with_breakers)] {
+        for end in 0..whole.len() {
+            assert!(Machine::decode(whole.slice(..end)).is_err(), "cut at {end}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::BreakerCommand;
 use crate::delivery::RetryPolicy;
 use crate::id::{InstanceId, NodeId, ServiceName};
 use crate::registry::{DeliverySettings, Health, HealthCheck};
@@ -124,4 +125,6 @@ pub enum Command {
         /// The new one, made at the edge.
         secret: Arc<str>,
     },
+    /// About circuit breakers.
+    Breaker(BreakerCommand),
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::requests::{Remembered, RequestTable, Told, fingerprint};
 use super::wire::{decode_snapshot, encode_snapshot};
-use super::{Command, Refusal, Reply, State, members, services};
+use super::{Command, Refusal, Reply, State, breakers, members, services};
 use crate::codec::CodecError;
 use crate::id::RequestId;
 use crate::invariant;
@@ -77,6 +77,7 @@ impl Machine {
             Command::RotateSecret { service, secret } => {
                 services::rotate_secret(state, index, service, secret)
             }
+            Command::Breaker(command) => breakers::perform(state, command),
         };
         result.unwrap_or_else(Told::Refused)
     }

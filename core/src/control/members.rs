@@ -1,7 +1,7 @@
 //! Commands about nodes.
 
 use super::requests::Told;
-use super::{Command, Member, Refusal, State};
+use super::{Command, Member, Refusal, State, breakers};
 use crate::id::NodeId;
 use crate::registry::{TargetUrl, is_short_text};
 
@@ -72,7 +72,9 @@ pub(super) fn admit(state: &mut State, index: u64, command: &Command) -> Result<
 
 /// `Remove`.
 pub(super) fn remove(state: &mut State, node: NodeId) -> Result<Told, Refusal> {
-    state.members.remove(&node).map(|_| Told::Done).ok_or(Refusal::NoNode)
+    state.members.remove(&node).ok_or(Refusal::NoNode)?;
+    breakers::forget_node(state, node);
+    Ok(Told::Done)
 }
 
 /// `SetDraining`.

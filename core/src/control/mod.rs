@@ -1,5 +1,7 @@
-//! The replicated control state machine: members, the service registry, and the table of repeated requests.
+//! The replicated control state machine: members, the service registry, breakers, and the table of repeated requests.
 
+mod breaker_command;
+mod breakers;
 mod command;
 mod machine;
 mod member;
@@ -10,6 +12,7 @@ mod services;
 mod state;
 mod wire;
 
+pub use breaker_command::{BreakerChange, BreakerCommand};
 pub use command::{Command, HealthChange, Registration};
 pub use machine::Machine;
 pub use member::Member;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::breaker::{Record, Refused};
 use crate::id::NodeId;
 use crate::registry::Service;
 
@@ -45,6 +46,9 @@ pub enum Refusal {
     /// The same request id came with another command.
     #[error("request id was used for another command")]
     RequestReused,
+    /// The service's breaker did not do it.
+    #[error(transparent)]
+    Breaker(Refused),
 }
 
 /// The answer to a [`super::Command`].
@@ -67,6 +71,8 @@ pub enum Reply {
     },
     /// How many health changes took effect.
     Changed(u32),
+    /// The breaker as it is after the whole entry (on a repeat: as it is now).
+    Breaker(Arc<Record>),
     /// No effect.
     Refused(Refusal),
     /// The command was skipped: this version does not know it.

@@ -21,6 +21,7 @@ pub(super) enum Told {
     Service { name: ServiceName, created: bool, secret: Option<Arc<str>> },
     Changed(u32),
     Refused(Refusal),
+    Breaker(ServiceName),
 }
 
 impl Told {
@@ -41,6 +42,10 @@ impl Told {
                 None => Reply::Refused(Refusal::NoService),
             },
             Self::Changed(count) => Reply::Changed(*count),
+            Self::Breaker(service) => match state.services.get(service) {
+                Some(_) => Reply::Breaker(state.breakers.get(service).cloned().unwrap_or_default()),
+                None => Reply::Refused(Refusal::NoService),
+            },
             Self::Refused(refusal) => Reply::Refused(refusal.clone()),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use imbl::OrdMap;
 
 use super::requests::Told;
-use super::{HealthChange, Refusal, Registration, State};
+use super::{HealthChange, Refusal, Registration, State, breakers};
 use crate::error::FieldError;
 use crate::id::{InstanceId, ServiceName};
 use crate::registry::{
@@ -161,6 +161,7 @@ fn forget_health(service: &mut Service, clock: Timestamp) {
 
 /// `Deregister`.
 pub(super) fn deregister(state: &mut State, name: &ServiceName) -> Result<Told, Refusal> {
+    state.breakers.remove(name);
     state.services.remove(name).map(|_| Told::Done).ok_or(Refusal::NoService)
 }
 
@@ -229,6 +230,9 @@ pub(super) fn set_health(state: &mut State, index: u64, changes: &[HealthChange]
             instance.health_since = clock;
             service.revision = index;
             count = count.saturating_add(1);
+        }
+        if change.health == Health::Passing {
+            breakers::looks_healthy(state, &change.service);
         }
     }
     Ok(Told::Changed(count))

@@ -6,11 +6,12 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use super::Member;
+use crate::breaker::{Config, Record};
 use crate::id::{NodeId, ServiceName};
 use crate::registry::Service;
 use crate::time::Timestamp;
 
-/// Members and services at one log index.
+/// Members, services and breakers at one log index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The cluster's id; `None` before it is founded.
@@ -25,4 +26,8 @@ pub struct State {
     pub members: OrdMap<NodeId, Member>,
     /// The registry.
     pub services: OrdMap<ServiceName, Arc<Service>>,
+    /// Breakers to which something happened; the others are closed.
+    pub breakers: OrdMap<ServiceName, Arc<Record>>,
+    /// The settings of breakers without their own.
+    pub breaker_defaults: Config,
 }

@@ -98,6 +98,7 @@ catalogue! {
     1409 UNSAFE 409 "Not safe now" "The change would cost the cluster its majority." "Bring the other nodes back first."
     1410 NOT_READY 503 "Node is not ready" "A check of this node fails: it should get no traffic." "See the detail, or `/readyz?verbose`; use another node meanwhile."
     1411 NO_GROUP 404 "No such group" "The group `messages` exists only where the nodes themselves keep the messages; here a database does." "Leave it alone: only `control` has a leader here."
+    1501 BREAKER_EPOCH 412 "Breaker changed meanwhile" "The breaker is at another epoch than the one the change was made for: it opened, closed, or somebody else changed it." "Read it again and repeat the change on what it is now."
     2001 CONFIG 0 "Configuration is not valid" "One or more settings are unknown or wrong." "Mend each listed setting; `message-hub config default` shows all with their meaning."
     2002 NO_KEY 0 "No key for tokens" "`serve` needs a SECRET_KEY of at least 32 bytes, or the keys of an identity provider (JWKS_FILE, JWKS_URL), and has neither." "Make one: `openssl rand -base64 48`, and set SECRET_KEY or SECRET_KEY_FILE; or see whether the identity provider answers."
     2003 PORT_IN_USE 0 "Port in use" "Another process listens on the address." "Stop it, or choose another port."

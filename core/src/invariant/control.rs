@@ -1,17 +1,33 @@
 //! What holds of the control state at any time, and from one entry to the next.
 
-use super::ensure;
+use imbl::ordmap::DiffItem;
+
+use super::{breaker, breaker_step, ensure};
 use crate::control::{Machine, State};
 use crate::registry::{CheckKind, Health, MAX_INSTANCES, MAX_SERVICES, Service, TargetUrl};
 
-/// Time and revision never step back, and no node id is given twice. Cheap: compares a few numbers.
+/// Time and revision never step back, no node id is given twice, and breakers move in order. Cheap: compares a few numbers,
+/// and the breakers that changed.
 pub fn control_step(before: &State, after: &State) -> Result<(), String> {
     ensure(before.clock <= after.clock, || format!("clock back from {} to {}", before.clock, after.clock))?;
     ensure(before.revision <= after.revision, || {
         format!("revision back from {} to {}", before.revision, after.revision)
     })?;
     ensure(before.last_node <= after.last_node, || "last node id went back".into())?;
-    ensure(before.cluster.is_none() || before.cluster == after.cluster, || "cluster was renamed".into())
+    ensure(before.cluster.is_none() || before.cluster == after.cluster, || "cluster was renamed".into())?;
+    for change in before.breakers.diff(&after.breakers) {
+        match change {
+            DiffItem::Add(name, record) => {
+                breaker(record, after.clock).map_err(|problem| format!("{name}: {problem}"))?
+            }
+            DiffItem::Update { old, new } => {
+                let step = breaker_step(old.1, new.1).and_then(|()| breaker(new.1, after.clock));
+                step.map_err(|problem| format!("{}: {problem}", new.0))?;
+            }
+            DiffItem::Remove(..) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The whole state and the request table are sound. Walks through everything.
@@ -27,6 +43,15 @@ pub fn control(machine: &Machine) -> Result<(), String> {
     for (name, held) in &state.services {
         ensure(*name == held.name, || format!("{name} holds {}", held.name))?;
         service(state, held).map_err(|problem| format!("{name}: {problem}"))?;
+    }
+    ensure(state.breaker_defaults.check().is_empty(), || {
+        "default settings of breakers are out of range".into()
+    })?;
+    for (name, record) in &state.breakers {
+        ensure(state.services.contains_key(name), || format!("{name} has a breaker, and is no service"))?;
+        let own = record.config.is_none_or(|config| config.check().is_empty());
+        ensure(own, || format!("{name}: settings are out of range"))?;
+        breaker(record, state.clock).map_err(|problem| format!("{name}: {problem}"))?;
     }
     Ok(())
 }

@@ -220,6 +220,7 @@ fn plain_reply(reply: &Reply) -> Said {
             Refusal::RequestReused => "reused",
             _ => "full",
         }),
+        Reply::Breaker(_) => Said::No("breaker"),
         Reply::Skipped => Said::Skipped,
     }
 }

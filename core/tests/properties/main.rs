@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod address;
+mod breaker;
 mod control;
 mod delivery;
 mod draft;

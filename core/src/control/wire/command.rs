@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::breaker_command;
 use super::shared::{DeliveryV1, HealthCheckV1, HealthV1, RetryV1};
 use super::{
     KIND_ADMIT, KIND_DEREGISTER, KIND_DEREGISTER_INSTANCE, KIND_FOUND, KIND_REGISTER, KIND_REMOVE,
@@ -200,6 +201,7 @@ impl codec::Command for Command {
                 let body = RotateSecretV1 { service: service.clone(), secret: secret.clone() };
                 Envelope::required(KIND_ROTATE_SECRET, 1, &body)
             }
+            Self::Breaker(command) => breaker_command::encode(command),
         }
     }
 
@@ -250,7 +252,10 @@ impl codec::Command for Command {
                 let RotateSecretV1 { service, secret } = decode_body(body)?;
                 Self::RotateSecret { service, secret }
             }
-            _ => return envelope.unknown(),
+            kind => match breaker_command::decode(kind, body)? {
+                Some(command) => Self::Breaker(command),
+                None => return envelope.unknown(),
+            },
         }))
     }
 
@@ -268,6 +273,7 @@ impl codec::Command for Command {
             Self::SetHealth(changes) => {
                 64 + changes.iter().map(|change| 210 + change.url.len()).sum::<usize>()
             }
+            Self::Breaker(command) => breaker_command::size_hint(command),
             _ => 256,
         }
     }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::KIND_REPLY;
+use super::breaker::RefusedV1;
+use super::record::RecordV1;
 use super::shared::ServiceV1;
 use crate::codec::{self, CodecError, Envelope, decode_body};
 use crate::control::{Refusal, Reply};
@@ -23,6 +25,7 @@ pub(super) enum RefusalV1 {
     IdentityTaken,
     RequestTableFull,
     RequestReused,
+    Breaker(RefusedV1),
 }
 
 impl From<&Refusal> for RefusalV1 {
@@ -39,6 +42,7 @@ impl From<&Refusal> for RefusalV1 {
             Refusal::IdentityTaken => Self::IdentityTaken,
             Refusal::RequestTableFull => Self::RequestTableFull,
             Refusal::RequestReused => Self::RequestReused,
+            Refusal::Breaker(refused) => Self::Breaker((*refused).into()),
         }
     }
 }
@@ -55,6 +59,7 @@ impl From<RefusalV1> for Refusal {
             RefusalV1::IdentityTaken => Self::IdentityTaken,
             RefusalV1::RequestTableFull => Self::RequestTableFull,
             RefusalV1::RequestReused => Self::RequestReused,
+            RefusalV1::Breaker(refused) => Self::Breaker(refused.into()),
         }
     }
 }
@@ -68,6 +73,7 @@ enum ReplyV1 {
     Changed(u32),
     Refused(RefusalV1),
     Skipped,
+    Breaker(Box<RecordV1>),
 }
 
 impl From<&Reply> for ReplyV1 {
@@ -84,6 +90,7 @@ impl From<&Reply> for ReplyV1 {
             Reply::Changed(count) => Self::Changed(*count),
             Reply::Refused(refusal) => Self::Refused(refusal.into()),
             Reply::Skipped => Self::Skipped,
+            Reply::Breaker(record) => Self::Breaker(Box::new(RecordV1::from(&**record))),
         }
     }
 }
@@ -100,6 +107,7 @@ impl From<ReplyV1> for Reply {
             ReplyV1::Changed(count) => Self::Changed(count),
             ReplyV1::Refused(refusal) => Self::Refused(refusal.into()),
             ReplyV1::Skipped => Self::Skipped,
+            ReplyV1::Breaker(record) => Self::Breaker(Arc::new((*record).into())),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The whole control state in a row of envelopes: a header with counts, then members, services and remembered requests.
+//! The whole control state in a row of envelopes: a header with counts, then members, services, breakers and remembered
+//! requests.
 
 use std::sync::Arc;
 
@@ -6,9 +7,14 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::breaker::ConfigV1;
+use super::record::RecordV1;
 use super::reply::RefusalV1;
 use super::shared::{MemberV1, ServiceV1};
-use super::{KIND_SNAPSHOT, KIND_SNAPSHOT_MEMBER, KIND_SNAPSHOT_REQUESTS, KIND_SNAPSHOT_SERVICE};
+use super::{
+    KIND_SNAPSHOT, KIND_SNAPSHOT_BREAKER, KIND_SNAPSHOT_MEMBER, KIND_SNAPSHOT_REQUESTS, KIND_SNAPSHOT_SERVICE,
+};
+use crate::breaker::{Config, Record};
 use crate::codec::{CodecError, Envelope, decode_body};
 use crate::control::machine::Machine;
 use crate::control::requests::{Remembered, Told};
@@ -31,6 +37,20 @@ struct HeaderV1 {
     requests: u64,
 }
 
+/// Since there are breakers.
+#[derive(Serialize, Deserialize)]
+struct HeaderV2 {
+    first: HeaderV1,
+    breakers: u64,
+    breaker_defaults: ConfigV1,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BreakerV1 {
+    service: ServiceName,
+    record: RecordV1,
+}
+
 #[derive(Serialize, Deserialize)]
 enum ToldV1 {
     Done,
@@ -39,6 +59,7 @@ enum ToldV1 {
     Service { name: ServiceName, created: bool, secret: Option<Arc<str>> },
     Changed(u32),
     Refused(RefusalV1),
+    Breaker(ServiceName),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,6 +86,7 @@ impl From<&Told> for ToldV1 {
             }
             Told::Changed(count) => Self::Changed(*count),
             Told::Refused(refusal) => Self::Refused(refusal.into()),
+            Told::Breaker(service) => Self::Breaker(service.clone()),
         }
     }
 }
@@ -78,6 +100,7 @@ impl From<ToldV1> for Told {
             ToldV1::Service { name, created, secret } => Self::Service { name, created, secret },
             ToldV1::Changed(count) => Self::Changed(count),
             ToldV1::Refused(refusal) => Self::Refused(refusal.into()),
+            ToldV1::Breaker(service) => Self::Breaker(service),
         }
     }
 }
@@ -87,7 +110,7 @@ pub(in crate::control) fn encode_snapshot(machine: &Machine) -> Vec<u8> {
     let Machine { state, requests } = machine;
     let mut out = BytesMut::new();
     let nil = RequestId(Uuid::nil());
-    let header = HeaderV1 {
+    let first = HeaderV1 {
         cluster: state.cluster,
         clock: state.clock,
         revision: state.revision,
@@ -96,12 +119,21 @@ pub(in crate::control) fn encode_snapshot(machine: &Machine) -> Vec<u8> {
         services: state.services.len() as u64,
         requests: requests.len() as u64,
     };
-    Envelope::required(KIND_SNAPSHOT, 1, &header).write(nil, &mut out);
+    let header = HeaderV2 {
+        first,
+        breakers: state.breakers.len() as u64,
+        breaker_defaults: state.breaker_defaults.into(),
+    };
+    Envelope::required(KIND_SNAPSHOT, 2, &header).write(nil, &mut out);
     for member in state.members.values() {
         Envelope::required(KIND_SNAPSHOT_MEMBER, 1, &MemberV1::from(member)).write(nil, &mut out);
     }
     for service in state.services.values() {
         Envelope::required(KIND_SNAPSHOT_SERVICE, 1, &ServiceV1::from(&**service)).write(nil, &mut out);
+    }
+    for (service, record) in &state.breakers {
+        let body = BreakerV1 { service: service.clone(), record: RecordV1::from(&**record) };
+        Envelope::required(KIND_SNAPSHOT_BREAKER, 1, &body).write(nil, &mut out);
     }
     let mut remembered = requests.iter().map(|(request, remembered)| RequestV1 {
         request: request.0.as_u128(),
@@ -121,16 +153,21 @@ pub(in crate::control) fn encode_snapshot(machine: &Machine) -> Vec<u8> {
 /// Reads a state of this or an earlier version.
 pub(in crate::control) fn decode_snapshot(mut bytes: Bytes) -> Result<Machine, CodecError> {
     let (_, envelope) = Envelope::read(&mut bytes)?;
-    if (envelope.kind, envelope.version) != (KIND_SNAPSHOT, 1) {
-        return Err(CodecError::Unknown { kind: envelope.kind, version: envelope.version });
-    }
-    let header: HeaderV1 = decode_body(&envelope.body)?;
+    let (header, breakers, breaker_defaults) = match (envelope.kind, envelope.version) {
+        (KIND_SNAPSHOT, 1) => (decode_body::<HeaderV1>(&envelope.body)?, 0, Config::default()),
+        (KIND_SNAPSHOT, 2) => {
+            let header: HeaderV2 = decode_body(&envelope.body)?;
+            (header.first, header.breakers, header.breaker_defaults.into())
+        }
+        (kind, version) => return Err(CodecError::Unknown { kind, version }),
+    };
     let mut machine = Machine {
         state: State {
             cluster: header.cluster,
             clock: header.clock,
             revision: header.revision,
             last_node: header.last_node,
+            breaker_defaults,
             ..State::default()
         },
         ..Machine::default()
@@ -140,8 +177,8 @@ pub(in crate::control) fn decode_snapshot(mut bytes: Bytes) -> Result<Machine, C
         take_part(&mut machine, &envelope)?;
     }
     let Machine { state, requests } = &machine;
-    let counts = (state.members.len() as u64, state.services.len() as u64, requests.len() as u64);
-    if counts == (header.members, header.services, header.requests) {
+    let counts = [state.members.len(), state.services.len(), requests.len(), state.breakers.len()];
+    if counts.map(|count| count as u64) == [header.members, header.services, header.requests, breakers] {
         Ok(machine)
     } else {
         Err(CodecError::Truncated)
@@ -157,6 +194,10 @@ fn take_part(machine: &mut Machine, envelope: &Envelope) -> Result<(), CodecErro
         (KIND_SNAPSHOT_SERVICE, 1) => {
             let service = Service::from(decode_body::<ServiceV1>(&envelope.body)?);
             machine.state.services.insert(service.name.clone(), Arc::new(service));
+        }
+        (KIND_SNAPSHOT_BREAKER, 1) => {
+            let BreakerV1 { service, record } = decode_body(&envelope.body)?;
+            machine.state.breakers.insert(service, Arc::new(Record::from(record)));
         }
         (KIND_SNAPSHOT_REQUESTS, 1) => {
             for part in decode_body::<RequestsV1>(&envelope.body)?.requests {
