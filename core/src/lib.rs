@@ -8,6 +8,7 @@ pub mod codec;
 pub mod control;
 pub mod delivery;
 pub mod error;
+pub mod fairness;
 pub mod hash;
 pub mod id;
 pub mod invariant;

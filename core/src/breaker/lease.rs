@@ -9,8 +9,11 @@ use crate::delivery::Evidence;
 use crate::id::NodeId;
 use crate::time::Timestamp;
 
-/// What is added to a delivery's time limit: a holder may begin a delivery so long after it got the lease.
-const MARGIN: Duration = Duration::from_secs(5);
+/// How long after it got the lease a holder may begin a delivery.
+const BEGIN: Duration = Duration::from_secs(3);
+/// How long the lease outlasts a delivery that began at the last moment: so far the clocks of the holder and of a later leader
+/// may differ, and two probes still do not meet.
+const SKEW: Duration = Duration::from_secs(2);
 
 /// What came of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,8 +47,9 @@ impl Outcome {
 }
 
 fn lease(cx: &Context<'_>, node: NodeId) -> Probe {
-    let begin_before = cx.clock.plus(MARGIN);
-    Probe { node, granted_at: cx.clock, begin_before, lease_until: begin_before.plus(cx.delivery_timeout) }
+    let begin_before = cx.clock.plus(BEGIN);
+    let lease_until = begin_before.plus(cx.delivery_timeout).plus(SKEW);
+    Probe { node, granted_at: cx.clock, begin_before, lease_until }
 }
 
 impl Record {

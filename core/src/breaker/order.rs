@@ -61,8 +61,10 @@ impl Order {
 
 /// Why an operator's order had no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Denied {
+pub enum Denied {
+    /// The breaker is not as the order expects it.
     Refused(Refused),
+    /// A field is out of range.
     Field(FieldError),
 }
 
@@ -74,7 +76,10 @@ impl From<Refused> for Denied {
 
 impl Record {
     /// `force-open`, `force-close`, `observe`, `auto`. A breaker that was held open is probed before it closes.
-    pub(crate) fn set_mode(
+    ///
+    /// # Errors
+    /// [`Denied`], and nothing changes but what time has brought about.
+    pub fn set_mode(
         &mut self,
         cx: &Context<'_>,
         order: &Order,
@@ -120,7 +125,10 @@ impl Record {
     }
 
     /// `reset`: closed, in mode auto, as if it had never tripped.
-    pub(crate) fn reset(&mut self, cx: &Context<'_>, order: &Order) -> Result<(), Denied> {
+    ///
+    /// # Errors
+    /// As [`Self::set_mode`].
+    pub fn reset(&mut self, cx: &Context<'_>, order: &Order) -> Result<(), Denied> {
         self.admit(cx, order)?;
         self.sign(order, Mode::Auto, None);
         self.trip_count = 0;
@@ -129,7 +137,10 @@ impl Record {
     }
 
     /// `config`: own settings, or the defaults again. What nodes have seen stays; they say again what they make of it.
-    pub(crate) fn configure(
+    ///
+    /// # Errors
+    /// As [`Self::set_mode`].
+    pub fn configure(
         &mut self,
         cx: &Context<'_>,
         order: &Order,

@@ -8,6 +8,7 @@ mod control;
 mod delivery;
 mod draft;
 mod envelope;
+mod fairness;
 mod json;
 mod leader_clock;
 mod limit;

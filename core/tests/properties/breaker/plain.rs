@@ -273,7 +273,7 @@ impl Plain {
         }
         match self.is {
             Is::Open { opened, retry, .. } if retry.0 <= now => {
-                self.becomes(Is::Half { opened, node, begin: now + 5_000, until: now + 5_000 + TIMEOUT });
+                self.becomes(Is::Half { opened, node, begin: now + 3_000, until: now + 5_000 + TIMEOUT });
                 true
             }
             _ => false,
@@ -310,7 +310,7 @@ impl Plain {
             self.closes(now);
         } else {
             self.epoch += 1;
-            self.is = Is::Half { opened, node, begin: now + 5_000, until: now + 5_000 + TIMEOUT };
+            self.is = Is::Half { opened, node, begin: now + 3_000, until: now + 5_000 + TIMEOUT };
         }
         true
     }
