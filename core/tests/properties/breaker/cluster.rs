@@ -252,6 +252,8 @@ proptest! {
         let probes = world.probes;
         prop_assert!(world.run_until(State::Closed, 6_000).is_some(), "never closed");
         prop_assert_eq!(world.probes - probes, 2, "closed by as many deliveries as it takes");
+        // What was on its way when it closed comes to nothing.
+        world.run(100);
         let entries = world.entries;
         world.run(3_000);
         prop_assert_eq!(world.entries, entries, "well targets cost nothing");
