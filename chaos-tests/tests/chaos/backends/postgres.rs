@@ -74,7 +74,7 @@ pub(crate) async fn paused(stage: &mut Stage) -> anyhow::Result<()> {
 /// Every hub says that it is not ready, and answers a message with 503 or 504; never with success.
 async fn nothing_is_accepted(stage: &Stage) -> anyhow::Result<()> {
     let hubs = 0..stage.cluster.nodes.len();
-    let answers = try_join_all(hubs.clone().map(|hub| stage.post(hub, ANSWERED))).await?;
+    let answers = try_join_all(hubs.map(|hub| stage.post(hub, ANSWERED))).await?;
     for (status, body) in answers {
         let code = body.get("code").and_then(Value::as_str).unwrap_or_default();
         let fits = match status {
@@ -87,7 +87,12 @@ async fn nothing_is_accepted(stage: &Stage) -> anyhow::Result<()> {
         };
         anyhow::ensure!(fits, "without Postgres: {status} {body}");
     }
-    for hub in hubs {
+    none_is_ready(stage).await
+}
+
+/// Waits until every hub says that it is not ready.
+async fn none_is_ready(stage: &Stage) -> anyhow::Result<()> {
+    for hub in 0..stage.cluster.nodes.len() {
         wait::until("the hub says that it is not ready", RECOVERED, async || {
             let answer = stage.cluster.client.get(&format!("{}/readyz", stage.url(hub)?)).await?;
             let says = answer.status == 503 && answer.body.to_string().contains("Postgre");
@@ -108,6 +113,8 @@ fn told(stage: &Stage) -> anyhow::Result<usize> {
 pub(crate) async fn read_only(stage: &mut Stage) -> anyhow::Result<()> {
     stage.accepts(sizes::of_this_run().between).await?;
     write_allowed(stage, false).await?;
+    // The server's sessions hear of it one after the other.
+    none_is_ready(stage).await?;
     nothing_is_accepted(stage).await?;
     let shown = stage.servers.postgres.sql("SHOW transaction_read_only").await?;
     anyhow::ensure!(shown == "on", "Postgres took writes: transaction_read_only is {shown}");
