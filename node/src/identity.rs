@@ -8,6 +8,7 @@ use hub_core::error::{Code, code};
 use hub_core::id::NodeId;
 use hub_core::port::Group;
 use hub_core::time::Timestamp;
+use hub_storage::copy::Origin;
 use serde::{Deserialize, Serialize};
 
 use crate::coded::CodedError;
@@ -126,6 +127,12 @@ impl Identity {
     #[must_use]
     pub fn moved(&self, entry: u64) -> Self {
         Self { store: StoreKind::Database, copied: Some(entry), ..self.clone() }
+    }
+
+    /// What was copied from its folder into a database.
+    #[must_use]
+    pub fn origin(&self) -> Option<Origin> {
+        Some(Origin { cluster: self.cluster?, node: self.node?.0, entry: self.copied? })
     }
 
     /// See the field of a member's card.

@@ -76,13 +76,7 @@ pub async fn look(options: &Options, clock: &dyn Clock) -> Result<Plan, CodedErr
     let source = Source::open(&options.data).await?;
     let standing = Import::look(&options.url, source.origin, clock).await.map_err(refused)?;
     source.check(standing, options.start_over)?;
-    match standing {
-        Standing::Occupied | Standing::Other(_) => Err(refused(ImportError::Refused(standing))),
-        Standing::Outdated(_) | Standing::Foreign(_) if !options.start_over => {
-            Err(refused(ImportError::Refused(standing)))
-        }
-        _ => Ok(Plan { origin: source.origin, totals: source.walk.map(|walk| walk.totals()), standing }),
-    }
+    Ok(Plan { origin: source.origin, totals: source.walk.map(|walk| walk.totals()), standing })
 }
 
 /// Copies what is still missing, then hands the messages over to the database. `tell` hears how far it is.
@@ -154,13 +148,25 @@ impl Source {
 
     /// Messages that were handed over to one database go to no other: both would deliver them.
     fn check(&self, standing: Standing, start_over: bool) -> Result<(), CodedError> {
+        match standing {
+            Standing::Occupied | Standing::Other(_) => return Err(refused(ImportError::Refused(standing))),
+            Standing::Outdated(_) | Standing::Foreign(_) if !start_over => {
+                return Err(refused(ImportError::Refused(standing)));
+            }
+            _ => {}
+        }
         let known = matches!(standing, Standing::Part(_) | Standing::Finished(_));
         if self.identity.copied.is_none() || known || (start_over && self.walk.is_some()) {
             return Ok(());
         }
+        let first = if self.walk.is_some() {
+            ""
+        } else {
+            "move `messages` back out of set-aside-… in the folder and "
+        };
         let detail = format!(
             "the messages of {} were copied into another database; if that one is lost and no node ever worked with \
-             it, repeat this with --start-over",
+             it, {first}repeat this with --start-over",
             self.folder.path().display()
         );
         Err(CodedError::new(code::COPY_SOURCE, detail))
@@ -198,8 +204,8 @@ fn holds_everything(remains: &Remains, node: NodeId, applied: u64) -> Result<(),
 fn refused(error: ImportError) -> CodedError {
     let code = match &error {
         ImportError::Setup(_) => code::DATABASE_SILENT,
-        ImportError::Refused(_) | ImportError::InUse(_) => code::COPY_TARGET,
-        ImportError::Interrupted(_) | ImportError::Wrong(_) => code::COPY_INTERRUPTED,
+        ImportError::Refused(_) | ImportError::InUse(_) | ImportError::Wrong(_) => code::COPY_TARGET,
+        ImportError::Interrupted(_) => code::COPY_INTERRUPTED,
     };
     match error {
         ImportError::Setup(error) => database::refused(error),

@@ -6,7 +6,7 @@ pub(crate) const WORD: &str = "message_hub";
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// PostgreSQL 17.
+    /// PostgreSQL 17, or what [`crate::POSTGRES_VERSION`] says.
     Postgres,
     /// RabbitMQ 4.
     RabbitMq,
@@ -24,11 +24,12 @@ impl Kind {
         }
     }
 
-    pub(crate) fn tag(self) -> &'static str {
+    /// Which image. Another version of PostgreSQL by [`crate::POSTGRES_VERSION`].
+    pub(crate) fn tag(self) -> String {
         match self {
-            Self::Postgres => "17",
-            Self::RabbitMq => "4",
-            Self::Redis => "8",
+            Self::Postgres => std::env::var(crate::POSTGRES_VERSION).unwrap_or_else(|_| "17".to_owned()),
+            Self::RabbitMq => "4".to_owned(),
+            Self::Redis => "8".to_owned(),
         }
     }
 

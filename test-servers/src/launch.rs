@@ -113,7 +113,7 @@ impl<'a> Launch<'a> {
 }
 
 fn image(kind: Kind) -> GenericImage {
-    GenericImage::new(format!("message-hub/{}", kind.name()), kind.tag().to_owned())
+    GenericImage::new(format!("message-hub/{}", kind.name()), kind.tag())
 }
 
 /// One at a time in a process: they share a client, and the first to come agrees on its version with the engine.

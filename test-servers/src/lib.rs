@@ -12,6 +12,10 @@ mod probe;
 mod server;
 mod shared;
 
+/// The variable that names another version of PostgreSQL, `13` to `16`: the image `message-hub/postgres:13` must be there
+/// (`docker tag postgres:13 message-hub/postgres:13`).
+pub const POSTGRES_VERSION: &str = "HUB_TEST_POSTGRES";
+
 pub use kind::Kind;
 pub use server::Server;
 pub use shared::Place;

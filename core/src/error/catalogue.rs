@@ -128,7 +128,7 @@ catalogue! {
     2027 BROKER_SILENT 0 "Broker does not answer" "Nobody answers at the address in RABBITMQ_URL, or the broker failed." "Start the broker; check the address and the network. A running node waits for it and takes messages meanwhile."
     2028 COPY_SOURCE 0 "Messages cannot be copied from this folder" "It may not hold everything that was accepted, or its messages were copied before." "Do what the detail says. In a cluster, `message-hub cluster remove` the other nodes while all run: the last one then holds everything."
     2029 COPY_TARGET 0 "Database cannot take in the copy" "It holds messages that this copy did not bring, or hubs work with it." "Name an empty database, and stop hubs that use it. `store copy --start-over` throws away what an unfinished copy left there."
-    2030 COPY_UNFINISHED 0 "Copy into the database is not finished" "`message-hub store copy` has begun to move messages into the database and has not come to its end." "Run the same `store copy` again: it goes on where it stopped. Or name another database."
+    2030 COPY_UNFINISHED 0 "Copy into the database is not finished" "`message-hub store copy` has begun to move messages into the database and has not come to its end." "Run the same `store copy` again: it goes on where it stopped."
     2031 COPY_INTERRUPTED 0 "Copy was interrupted" "The database, or the connection to it, failed in the middle." "Mend what the detail says and run the same `store copy` again: it goes on where it stopped. The data folder is unchanged, or the copy is whole."
     3001 USAGE 0 "Wrong use" "The command line is not valid." "See `message-hub help`."
     3002 UNREACHABLE 0 "No node reachable" "None of the URLs answered." "Check --url or MESSAGE_HUB_URL."

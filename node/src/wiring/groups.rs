@@ -52,7 +52,7 @@ pub async fn open(base: &Base, folder: &DataFolder, transport: &Transport) -> Re
     let state = follow_state(base, &view);
     let delivery = delivery::options(base).handle(state.clone(), base.time());
     let messages = match &base.config.postgres.url {
-        Some(url) => postgres::open(base, transport.node(), state.clone(), &delivery, url).await?,
+        Some(url) => postgres::open(base, folder, transport.node(), state.clone(), &delivery, url).await?,
         None => embedded::open(base, folder, transport, &delivery).await?,
     };
     Ok(Groups { control, view, state, messages, delivery })

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hub_core::control::State;
+use hub_core::error::code;
 use hub_core::id::NodeId;
 use hub_core::port::{Check, CheckStatus, Clock};
-use hub_storage::postgres::{self, Outbox, Ports, Prepared, SetupError, Store, prepare};
+use hub_storage::copy::Origin;
+use hub_storage::postgres::{self, Outbox, Ports, Prepared, Store, prepare};
 use hub_storage::rabbitmq::Broker;
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -20,6 +22,7 @@ use super::rabbitmq;
 use crate::coded::CodedError;
 use crate::config::Secret;
 use crate::database::{refused, url_of};
+use crate::identity::{DataFolder, Identity};
 use crate::lifecycle::{OnCancel, OnError, Stage, TaskKind};
 use crate::worker::delivery::Handle;
 
@@ -70,14 +73,16 @@ impl Standing {
 /// The database refuses this hub for good, with a code. One that does not answer is waited for, in the background.
 pub async fn open(
     base: &Base,
+    folder: &DataFolder,
     node: NodeId,
     state: watch::Receiver<State>,
     slots: &Handle,
     url: &Secret,
 ) -> Result<MessagePlane, CodedError> {
     let url = url_of(url);
+    let origin = folder.identity().and_then(Identity::origin);
     let (standing, seen) = watch::channel(Standing::Waited("it was not asked yet".to_owned()));
-    let found = first_look(base, &url, &standing).await?;
+    let found = first_look(base, &url, origin, &standing).await?;
     let broker = rabbitmq::open(base, node, &state).await?;
     let outlet = broker.as_ref().map(Broker::outlet);
     let ports = Ports {
@@ -92,10 +97,8 @@ pub async fn open(
         Box::pin(service.run(tokens.soft)).await;
         Ok(())
     });
-    let watcher = Watcher { clock: base.time(), url, store: store.clone(), standing };
-    base.tasks.once(kind("database", OnCancel::Drop), |_| async move {
-        watcher.run(found).await.map_err(|error| refused(error).into())
-    });
+    let watcher = Watcher { clock: base.time(), url, origin, store: store.clone(), standing };
+    base.tasks.once(kind("database", OnCancel::Drop), |_| async move { Ok(watcher.run(found).await?) });
     let store = Arc::new(store);
     let queue = match broker {
         Some(broker) => rabbitmq::attach(base, broker, &store),
@@ -113,10 +116,12 @@ pub async fn open(
 async fn first_look(
     base: &Base,
     url: &SecretString,
+    origin: Option<Origin>,
     standing: &watch::Sender<Standing>,
 ) -> Result<Option<String>, CodedError> {
     match prepare(url, base.clock.instant() + FIRST).await {
         Ok(prepared) => {
+            holds(&prepared, origin)?;
             told(&prepared);
             standing.send_replace(Standing::Answers(prepared.server.clone()));
             Ok(Some(prepared.server))
@@ -127,6 +132,18 @@ async fn first_look(
             standing.send_replace(Standing::Waited(error.to_string()));
             Ok(None)
         }
+    }
+}
+
+/// Whether the messages that were copied out of this node's folder are in this database, and not in another one.
+fn holds(prepared: &Prepared, origin: Option<Origin>) -> Result<(), CodedError> {
+    match origin {
+        Some(origin) if prepared.copy != Some(origin) => {
+            let detail =
+                "the messages of this node were copied into a database, and DATABASE_URL names another one";
+            Err(CodedError::new(code::OTHER_STORE, detail))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -145,13 +162,15 @@ fn told(prepared: &Prepared) {
 struct Watcher {
     clock: Arc<dyn Clock>,
     url: SecretString,
+    /// What must have been copied into it.
+    origin: Option<Origin>,
     store: Store,
     standing: watch::Sender<Standing>,
 }
 
 impl Watcher {
     /// Runs until the database turns out to refuse this hub for good.
-    async fn run(self, found: Option<String>) -> Result<(), SetupError> {
+    async fn run(self, found: Option<String>) -> Result<(), CodedError> {
         let version = match found {
             Some(version) => version,
             None => self.wait().await?,
@@ -169,15 +188,16 @@ impl Watcher {
         }
     }
 
-    async fn wait(&self) -> Result<String, SetupError> {
+    async fn wait(&self) -> Result<String, CodedError> {
         loop {
             match prepare(&self.url, self.clock.instant() + ATTEMPT).await {
                 Ok(prepared) => {
+                    holds(&prepared, self.origin)?;
                     told(&prepared);
                     self.note(Standing::Answers(prepared.server.clone()));
                     return Ok(prepared.server);
                 }
-                Err(error) if error.is_final() => return Err(error),
+                Err(error) if error.is_final() => return Err(refused(error)),
                 Err(error) => {
                     if self.note(Standing::Waited(error.to_string())) {
                         warn!(reason = %error, "the database is still waited for");

@@ -132,6 +132,9 @@ async fn a_node_goes_on_in_the_database_with_every_message() -> anyhow::Result<(
     not_copied(&data, &place().await?, 3, "HUB-2028")?;
     let embedded = refused(&data, &[]).await?;
     ensure!(embedded.code == code::OTHER_STORE, "{}", embedded.block());
+    let elsewhere = serve(&data, &place().await?)?;
+    let said = String::from_utf8_lossy(&elsewhere.stderr);
+    ensure!(elsewhere.status.code() == Some(3) && said.contains("HUB-2022"), "{}: {said}", elsewhere.status);
 
     let mut node = TestNode::start(&data, &[("postgres.url", &url)]).await?;
     node.ready(&http).await?;
@@ -227,6 +230,9 @@ async fn wherever_it_dies_neither_side_starts_until_it_is_done() -> anyhow::Resu
     ensure!(moved.status.code() == Some(3) && said.contains("HUB-2030"), "{}: {said}", moved.status);
     let embedded = refused(&data, &[]).await?;
     ensure!(embedded.code == code::OTHER_STORE, "{}", embedded.block());
+    let elsewhere = serve(&data, &place().await?)?;
+    let said = String::from_utf8_lossy(&elsewhere.stderr);
+    ensure!(elsewhere.status.code() == Some(3) && said.contains("HUB-2022"), "{}: {said}", elsewhere.status);
     not_copied(&data, &place().await?, 3, "HUB-2028")?;
 
     // It dies before the old data is set aside.

@@ -13,6 +13,7 @@ use sqlx::{Connection, Executor, PgConnection, Postgres};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::fault::{Fault, within};
+use super::setup::{self, SetupError};
 
 /// How long making a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -135,9 +136,15 @@ impl Link {
         let made = within("connecting", until, async {
             let mut connection = PgConnection::connect_with(&self.options).await?;
             connection.execute(SESSION).await?;
-            Ok(connection)
+            let half = setup::is_half_copied(&mut connection).await?;
+            Ok((connection, half))
         });
-        let made = made.await;
+        let made = match made.await {
+            // Also where the hub was started while the database was away.
+            Ok((_, true)) => Err(Fault::Unreachable(SetupError::HalfCopied.to_string())),
+            Ok((connection, false)) => Ok(connection),
+            Err(fault) => Err(fault),
+        };
         let mut state = self.state();
         match made {
             Ok(connection) => {

@@ -29,7 +29,7 @@ const LAPSE: &str = "WITH noted AS (INSERT INTO attempts (id, number, node, star
 const CANCEL: &str = "WITH gone AS (DELETE FROM deliveries d WHERE d.id = $1 RETURNING d.*), \
      ended AS (UPDATE messages m SET status = $2, processed_at = hub_now(), retry_count = g.retry_count, \
       attempt = g.attempt, may_have_arrived = g.may_have_arrived, error_message = g.error_message, last_request = $3 \
-      FROM gone g WHERE m.id = g.id), \
+      FROM gone g WHERE m.id = ANY (ARRAY[g.id])), \
      rare AS (INSERT INTO endings (id, target, status, ended_at) SELECT g.id, g.target, $2, hub_now() FROM gone g) \
      INSERT INTO backlog AS b (target, slot, depth, in_flight, touched_at) \
      SELECT g.target, $4::int8, -1, -(g.owner IS NOT NULL)::int, hub_now() FROM gone g \

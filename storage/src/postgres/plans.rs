@@ -66,13 +66,24 @@ async fn waiting_rows_are_not_walked_over() {
     assert!(walks.is_empty(), "{walks:#?}");
 }
 
+/// The plan that a session uses for it, whatever the arguments.
+async fn explain(connection: &mut PgConnection, statement: &str) -> Value {
+    connection.execute(raw_sql(AssertSqlSafe(format!("PREPARE it AS {statement}")))).await.unwrap();
+    let count = "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = 'it'";
+    let count: i32 = connection.fetch_one(count).await.unwrap().get(0);
+    let arguments = vec!["NULL"; usize::try_from(count).unwrap()].join(", ");
+    let arguments = if count > 0 { format!("({arguments})") } else { String::new() };
+    let explain = format!("EXPLAIN (FORMAT JSON) EXECUTE it {arguments}");
+    let plan = connection.fetch_one(raw_sql(AssertSqlSafe(explain))).await.unwrap().get(0);
+    connection.execute("DEALLOCATE it").await.unwrap();
+    plan
+}
+
 /// What walks over whole indexes.
 async fn look(connection: &mut PgConnection, when: &str) -> Vec<String> {
     let mut walks = Vec::new();
     for (name, statement) in STATEMENTS {
-        let explain = format!("EXPLAIN (GENERIC_PLAN, FORMAT JSON) {statement}");
-        let row = connection.fetch_one(raw_sql(AssertSqlSafe(explain))).await.unwrap();
-        let plan: Value = row.get(0);
+        let plan = explain(connection, statement).await;
         let mut scans = 0;
         walk(&plan, &mut |node| {
             let of = |key: &str| node.get(key).and_then(Value::as_str).unwrap_or_default();

@@ -8,6 +8,8 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
+use crate::copy::Origin;
+
 /// Every migration that this version knows.
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
 
@@ -91,6 +93,8 @@ pub struct Prepared {
     pub aged: bool,
     /// Migrations that were applied now.
     pub applied: usize,
+    /// Whose messages were copied into it by `store copy`, if that is how it began.
+    pub copy: Option<Origin>,
 }
 
 /// The URL, read; the password stays inside.
@@ -117,7 +121,8 @@ pub async fn prepare(url: &SecretString, deadline: Instant) -> Result<Prepared, 
         let mut connection = connect(&options, &place).await?;
         let prepared = bring_up_to_date(&mut connection).await?;
         no_half_copy(&mut connection).await?;
-        Ok(prepared)
+        let copy = copied_here(&mut connection).await?;
+        Ok(Prepared { copy, ..prepared })
     };
     tokio::time::timeout_at(deadline.into(), work).await.unwrap_or_else(|_| {
         Err(SetupError::Unreachable { place: place.clone(), reason: "no answer in time".to_owned() })
@@ -155,14 +160,38 @@ pub(super) async fn bring_up_to_date(connection: &mut PgConnection) -> Result<Pr
     if aged {
         tracing::warn!(%server, "Postgres 15 or newer is recommended");
     }
-    Ok(Prepared { server, aged, applied })
+    Ok(Prepared { server, aged, applied, copy: None })
 }
 
 /// A hub must not take or deliver anything beside a copy that is not finished: the rest of it would come later.
 pub(super) async fn no_half_copy(connection: &mut PgConnection) -> Result<(), SetupError> {
+    if is_half_copied(connection).await.map_err(failed)? { Err(SetupError::HalfCopied) } else { Ok(()) }
+}
+
+/// Whether the database holds a copy that is not finished. One without tables holds none.
+pub(super) async fn is_half_copied(connection: &mut PgConnection) -> sqlx::Result<bool> {
     let half = "SELECT EXISTS (SELECT 1 FROM store_copy WHERE finished_at IS NULL)";
-    let half: bool = sqlx::query_scalar(half).fetch_one(connection).await.map_err(failed)?;
-    if half { Err(SetupError::HalfCopied) } else { Ok(()) }
+    match sqlx::query_scalar(half).fetch_one(connection).await {
+        Err(error)
+            if error.as_database_error().and_then(|error| error.code()).as_deref() == Some("42P01") =>
+        {
+            Ok(false)
+        }
+        found => found,
+    }
+}
+
+/// The finished copy.
+async fn copied_here(connection: &mut PgConnection) -> Result<Option<Origin>, SetupError> {
+    let copy = "SELECT cluster, node, entry FROM store_copy WHERE finished_at IS NOT NULL";
+    let copy: Option<(String, i64, i64)> =
+        sqlx::query_as(copy).fetch_optional(connection).await.map_err(failed)?;
+    copy.map(|(cluster, node, entry)| {
+        let cluster = u128::from_str_radix(&cluster, 16)
+            .map_err(|_| SetupError::Foreign(format!("store_copy.cluster is {cluster:?}")))?;
+        Ok(Origin { cluster, node: node.cast_unsigned(), entry: entry.cast_unsigned() })
+    })
+    .transpose()
 }
 
 async fn migrate(connection: &mut PgConnection) -> Result<usize, SetupError> {

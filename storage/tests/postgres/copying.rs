@@ -12,7 +12,7 @@ use hub_core::message::{
 };
 use hub_core::port::{
     AcceptMode, AcceptRefusal, Backlog, Claimed, Clock, Consistency, DeliveryQueue, IdSource, MessageStore,
-    Want,
+    StoreError, Want,
 };
 use hub_storage::copy::{self, Done, Origin};
 use hub_storage::postgres::{Import, ImportError, SetupError, Standing, prepare};
@@ -321,6 +321,23 @@ async fn a_copy_that_is_cut_off_goes_on() {
     let walk = Walk::open(folder.path()).await.unwrap();
     let (_, standing) = begin(&base, origin(&walk), false).await.unwrap();
     assert_eq!(standing, Standing::Finished(done));
+}
+
+/// As one does that was started while the database was away, and so was not refused at its start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_does_nothing_beside_a_copy_that_is_not_finished() {
+    let base = Base::migrated().await;
+    base.sql("INSERT INTO store_copy (cluster, node, entry) VALUES ('1', 1, 1)").await;
+    let hub = Node::start(&base.url, 1);
+    let refused = hub.accept_within(hub.message("a"), Duration::from_secs(5)).await.unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::Unavailable { reason, .. } if reason.contains("copy")),
+        "{refused}"
+    );
+    assert_eq!(base.number("SELECT count(*) FROM messages").await, 0);
+    base.sql("UPDATE store_copy SET finished_at = hub_now()").await;
+    until("it accepts", || async { hub.accept(hub.message("a")).await.is_ok() }).await;
+    hub.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

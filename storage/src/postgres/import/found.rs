@@ -74,24 +74,24 @@ pub(super) fn cluster_text(cluster: u128) -> String {
     format!("{cluster:032x}")
 }
 
-/// How it stands; `migrated` says whether it has all tables.
+/// How it stands. A database of an earlier version may lack the table of copies, or all tables.
 pub(super) async fn standing(
     connection: &mut PgConnection,
     origin: Origin,
-    migrated: bool,
     deadline: Instant,
 ) -> Result<Standing, Fault> {
     let during = "looking at what the database holds";
-    if migrated {
+    let there =
+        sqlx::query_as("SELECT to_regclass('store_copy') IS NOT NULL, to_regclass('messages') IS NOT NULL");
+    let (copies, messages): (bool, bool) =
+        within(during, deadline, there.fetch_one(&mut *connection)).await?;
+    if !messages {
+        return Ok(Standing::Empty);
+    }
+    if copies {
         let rows = within(during, deadline, sqlx::query(COPY).fetch_all(&mut *connection)).await?;
         if let Some(found) = rows.first() {
             return read(found, origin);
-        }
-    } else {
-        let there = sqlx::query_scalar("SELECT to_regclass('messages') IS NOT NULL");
-        let there: bool = within(during, deadline, there.fetch_one(&mut *connection)).await?;
-        if !there {
-            return Ok(Standing::Empty);
         }
     }
     let holds = sqlx::query_scalar(HOLDS).fetch_one(connection);

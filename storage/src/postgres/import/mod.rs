@@ -33,6 +33,11 @@ const WHOLE: Duration = Duration::from_secs(3_600);
 const HUBS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
      AND pid <> pg_backend_pid() AND application_name = 'message-hub'";
 const BEGIN: &str = "INSERT INTO store_copy (cluster, node, entry) VALUES ($1, $2, $3)";
+/// Until this session ends.
+const ALONE: &str = "SELECT pg_try_advisory_lock(4854, 3)";
+const ONLY_THE_COPY: &str = "SELECT count(*) = (SELECT messages FROM store_copy) FROM messages";
+const FINISH: &str = "UPDATE store_copy SET finished_at = coalesce(finished_at, hub_now()) \
+     WHERE cluster = $1 AND node = $2 AND entry = $3 AND copied_at IS NOT NULL";
 const WIPE: &str = "TRUNCATE messages, attempts, deliveries, endings, idempotency, backlog, store_copy";
 
 /// Why a database does not take in a copy.
@@ -68,6 +73,7 @@ impl From<Fault> for ImportError {
 pub struct Import {
     connection: PgConnection,
     clock: Arc<dyn Clock>,
+    origin: Origin,
     done: Done,
     days: write::Days,
 }
@@ -84,9 +90,11 @@ impl Import {
     ) -> Result<Standing, ImportError> {
         let mut connection = connect(url, clock).await?;
         let deadline = clock.instant() + PART;
-        let missing = timed(clock.instant() + PART, setup::missing(&mut connection)).await?;
-        // A database of an earlier version has no table of copies, and one without tables has nothing.
-        let standing = found::standing(&mut connection, origin, missing == 0, deadline).await?;
+        timed(clock.instant() + PART, setup::missing(&mut connection)).await?;
+        let standing = found::standing(&mut connection, origin, deadline).await?;
+        if !matches!(standing, Standing::Finished(_)) {
+            nobody_works(&mut connection, deadline).await?;
+        }
         drop(connection.close().await);
         Ok(standing)
     }
@@ -106,17 +114,21 @@ impl Import {
         timed(clock.instant() + WHOLE, setup::bring_up_to_date(&mut connection)).await?;
         let deadline = clock.instant() + PART;
         command(&mut connection, "setting up the session", deadline, SESSION).await?;
+        let alone = sqlx::query_scalar(ALONE).fetch_one(&mut connection);
+        if !within("looking for other copies", deadline, alone).await? {
+            return Err(ImportError::Wrong("another process copies into the same database".to_owned()));
+        }
         let during = "beginning the copy";
         command(&mut connection, during, deadline, "BEGIN").await?;
         command(&mut connection, during, deadline, "LOCK TABLE store_copy IN EXCLUSIVE MODE").await?;
-        let mut standing = found::standing(&mut connection, origin, true, deadline).await?;
+        let mut standing = found::standing(&mut connection, origin, deadline).await?;
         if !matches!(standing, Standing::Finished(_)) {
-            let hubs = sqlx::query_scalar(HUBS).fetch_one(&mut connection);
-            let hubs: i64 = within("looking for hubs", deadline, hubs).await?;
-            if hubs > 0 {
-                return Err(ImportError::InUse(hubs));
-            }
+            nobody_works(&mut connection, deadline).await?;
             if start_over && standing.is_unfinished() {
+                let alone = sqlx::query_scalar(ONLY_THE_COPY).fetch_one(&mut connection);
+                if !within("counting what would be thrown away", clock.instant() + WHOLE, alone).await? {
+                    return Err(ImportError::Refused(Standing::Occupied));
+                }
                 command(&mut connection, "starting over", deadline, WIPE).await?;
                 standing = Standing::Empty;
             }
@@ -134,7 +146,14 @@ impl Import {
             other => return Err(ImportError::Refused(other)),
         };
         command(&mut connection, during, deadline, "COMMIT").await?;
-        Ok((Self { connection, clock, done, days: write::Days::default() }, standing))
+        // A hub that connected before that was written does not know of it; one that connects from now on finds it.
+        if standing == Standing::Empty
+            && let Err(error) = nobody_works(&mut connection, deadline).await
+        {
+            command(&mut connection, "taking back the beginning", deadline, "DELETE FROM store_copy").await?;
+            return Err(error);
+        }
+        Ok((Self { connection, clock, origin, done, days: write::Days::default() }, standing))
     }
 
     /// How far it is.
@@ -149,10 +168,25 @@ impl Import {
     /// The database failed. It may be called again.
     pub async fn finish(mut self) -> Result<(), ImportError> {
         let deadline = self.clock.instant() + PART;
-        let finish = "UPDATE store_copy SET finished_at = hub_now() WHERE copied_at IS NOT NULL AND finished_at IS NULL";
-        command(&mut self.connection, "finishing the copy", deadline, finish).await?;
+        let finish = sqlx::query(FINISH)
+            .bind(found::cluster_text(self.origin.cluster))
+            .bind(self.origin.node.cast_signed())
+            .bind(self.origin.entry.cast_signed());
+        let finished = within("finishing the copy", deadline, finish.execute(&mut self.connection)).await?;
+        if finished.rows_affected() != 1 {
+            return Err(ImportError::Wrong("the copy is not in the database any more".to_owned()));
+        }
         drop(self.connection.close().await);
         Ok(())
+    }
+}
+
+/// No hub is connected.
+async fn nobody_works(connection: &mut PgConnection, deadline: Instant) -> Result<(), ImportError> {
+    let hubs = sqlx::query_scalar(HUBS).fetch_one(connection);
+    match within("looking for hubs", deadline, hubs).await? {
+        0_i64 => Ok(()),
+        hubs => Err(ImportError::InUse(hubs)),
     }
 }
 

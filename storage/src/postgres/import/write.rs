@@ -109,12 +109,13 @@ impl Import {
         let counted = sqlx::query(COUNTED).fetch_one(&mut self.connection);
         let counted = within("counting the copy", deadline, counted).await?;
         let written = [done.messages, done.open, done.dead_letters, done.attempts, done.keys];
-        for (column, written) in written.into_iter().enumerate() {
+        let names = ["messages", "open messages", "dead letters", "attempts", "keys"];
+        for (column, (written, name)) in written.into_iter().zip(names).enumerate() {
             let found: i64 =
                 counted.try_get(column).map_err(|error| Fault::of("counting the copy", &error))?;
             if found.cast_unsigned() != written {
                 return Err(ImportError::Wrong(format!(
-                    "the database holds {found} of what {written} were written"
+                    "{written} {name} were written, and the database holds {found}"
                 )));
             }
         }
