@@ -11,8 +11,8 @@ use hub_core::id::{NodeId, RequestId};
 use hub_core::port::{Clock, Committed, ProposeError, Replicator, Submitted};
 use hub_core::time::Timestamp;
 use hub_raft::{
-    Card, ClusterKey, ControlGroup, Group, GroupOptions, JoinError, Joiner, KeeperOptions, MemoryOptions,
-    MemoryState, Transport, TransportOptions, View,
+    Card, ClusterKey, ControlGroup, Group, GroupOptions, JoinError, Joined, Joiner, KeeperOptions,
+    MemoryOptions, MemoryState, Transport, TransportOptions, View,
 };
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -129,18 +129,31 @@ async fn listen(card: &mut Card) -> TcpListener {
 }
 
 async fn let_in(joiner: &Joiner, card: &Card, peers: &[String]) -> NodeId {
-    let joined = until("joining", || async {
-        for peer in peers {
-            match joiner.join(peer, card, Duration::from_secs(10)).await {
-                Ok(joined) => return Some(joined),
-                // Right after a stop the others may still see the old connections.
-                Err(JoinError::Later(_) | JoinError::IdentityTaken) => {}
-                Err(error) => panic!("not let in: {error}"),
-            }
-        }
-        None
-    });
+    let joined = until("joining", || ask_to_join(joiner, card, peers));
     joined.await.node
+}
+
+async fn ask_to_join(joiner: &Joiner, card: &Card, peers: &[String]) -> Option<Joined> {
+    for peer in peers {
+        match joiner.join(peer, card, Duration::from_secs(10)).await {
+            Ok(joined) => return Some(joined),
+            // Right after a stop the others may still see the old connections.
+            Err(JoinError::Later(_) | JoinError::IdentityTaken) => {}
+            Err(error) => panic!("not let in: {error}"),
+        }
+    }
+    None
+}
+
+fn admit(card: &Card) -> Submitted<Command> {
+    let command = Command::Admit {
+        node: card.node,
+        incarnation: card.incarnation,
+        raft_addr: card.raft_addr.as_str().into(),
+        rest_url: card.rest_url.as_str().into(),
+        version: card.version.as_str().into(),
+    };
+    Submitted { request: RequestId(Uuid::nil()), command }
 }
 
 impl Node {
@@ -151,16 +164,9 @@ impl Node {
         let node = Self::open(plan, listener, random()).await;
         node.control.initialize(&node.plan.card.raft_addr).await.unwrap();
         node.toys.initialize(&node.plan.card.raft_addr).await.unwrap();
-        let card = node.plan.card.clone();
-        let admit = Command::Admit {
-            node: card.node,
-            incarnation: card.incarnation,
-            raft_addr: card.raft_addr.into(),
-            rest_url: card.rest_url.into(),
-            version: card.version.into(),
-        };
-        for command in [Command::Found { cluster: CLUSTER }, admit] {
-            let proposal = Submitted { request: RequestId(Uuid::nil()), command };
+        let found =
+            Submitted { request: RequestId(Uuid::nil()), command: Command::Found { cluster: CLUSTER } };
+        for proposal in [found, admit(&node.plan.card)] {
             node.control.propose(proposal, later(LONG)).await.unwrap();
         }
         node
@@ -176,7 +182,14 @@ impl Node {
             return Self::open(plan, listener, joiner.boot).await;
         }
         let node = Self::open(plan, listener, joiner.boot).await;
-        let_in(&joiner, &node.plan.card, peers).await;
+        until("being known again", || async {
+            // It may be elected before anybody knows its address; then it is the one to ask.
+            if node.control.leadership().leader == Some(node.id()) {
+                return node.control.propose(admit(&node.plan.card), later(LONG)).await.ok().map(drop);
+            }
+            ask_to_join(&joiner, &node.plan.card, peers).await.map(drop)
+        })
+        .await;
         node
     }
 

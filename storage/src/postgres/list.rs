@@ -13,7 +13,7 @@ use super::link::Link;
 use super::{record, row, text};
 use crate::listing::{Found, Ids, Path, Walk, walks};
 
-const SIZES: &str = "SELECT m.id, octet_length(m.content::text) + coalesce(octet_length(m.metadata_text), 0) \
+pub(super) const SIZES: &str = "SELECT m.id, octet_length(m.content::text) + coalesce(octet_length(m.metadata_text), 0) \
      FROM unnest($1::uuid[]) AS u(id) JOIN messages m ON m.id = ANY (ARRAY[u.id])";
 
 /// As an index of the waiting ones has it.

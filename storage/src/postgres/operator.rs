@@ -15,18 +15,18 @@ use super::fault::{Fault, command, within};
 use super::row;
 use super::store::Inner;
 
-const OPEN: &str = "SELECT d.status, d.retry_count, d.may_have_arrived, d.owner IS NOT NULL AND d.lease_end <= hub_now() \
+pub(super) const OPEN: &str = "SELECT d.status, d.retry_count, d.may_have_arrived, d.owner IS NOT NULL AND d.lease_end <= hub_now() \
      FROM deliveries d WHERE d.id = $1 FOR UPDATE";
-const MESSAGE: &str = "SELECT m.status, m.may_have_arrived, m.last_request, m.target_service, \
+pub(super) const MESSAGE: &str = "SELECT m.status, m.may_have_arrived, m.last_request, m.target_service, \
      m.expires_at IS NOT NULL AND m.expires_at <= hub_now() FROM messages m WHERE m.id = $1 FOR UPDATE";
 
 /// Takes away a claim whose lease has run out; nobody knows what its node did.
-const LAPSE: &str = "WITH noted AS (INSERT INTO attempts (id, number, node, started_at, duration_ms, outcome, error_class) \
+pub(super) const LAPSE: &str = "WITH noted AS (INSERT INTO attempts (id, number, node, started_at, duration_ms, outcome, error_class) \
       SELECT d.id, d.attempt, d.owner, d.claimed_at, hub_millis(d.lease_end) - hub_millis(d.claimed_at), 'no_answer', \
        'lease_expired' FROM deliveries d WHERE d.id = $1 ON CONFLICT (id, number) DO NOTHING) \
      UPDATE deliveries d SET may_have_arrived = true, \
       error_message = 'the node that made the attempt did not report how it ended' WHERE d.id = $1";
-const CANCEL: &str = "WITH gone AS (DELETE FROM deliveries d WHERE d.id = $1 RETURNING d.*), \
+pub(super) const CANCEL: &str = "WITH gone AS (DELETE FROM deliveries d WHERE d.id = $1 RETURNING d.*), \
      ended AS (UPDATE messages m SET status = $2, processed_at = hub_now(), retry_count = g.retry_count, \
       attempt = g.attempt, may_have_arrived = g.may_have_arrived, error_message = g.error_message, last_request = $3 \
       FROM gone g WHERE m.id = ANY (ARRAY[g.id])), \
@@ -36,7 +36,7 @@ const CANCEL: &str = "WITH gone AS (DELETE FROM deliveries d WHERE d.id = $1 RET
      ON CONFLICT (target, slot) DO UPDATE SET depth = b.depth + excluded.depth, \
       in_flight = b.in_flight + excluded.in_flight, touched_at = excluded.touched_at";
 /// A replayed message gets the whole of its time again.
-const REPLAY: &str = "WITH again AS (UPDATE messages m SET status = $2, processed_at = NULL, retry_count = 0, \
+pub(super) const REPLAY: &str = "WITH again AS (UPDATE messages m SET status = $2, processed_at = NULL, retry_count = 0, \
       dead_reason = NULL, error_message = NULL, last_request = $3 WHERE m.id = $1 RETURNING m.*), \
      opened AS (INSERT INTO deliveries (id, target, priority, status, created_at, due, expires_at, ends_at, attempt, \
        may_have_arrived) \
@@ -47,7 +47,7 @@ const REPLAY: &str = "WITH again AS (UPDATE messages m SET status = $2, processe
      SELECT a.target_service, $4::int8, 1, -1, hub_now() FROM again a \
      ON CONFLICT (target, slot) DO UPDATE SET depth = b.depth + excluded.depth, \
       dead_letters = b.dead_letters + excluded.dead_letters, touched_at = excluded.touched_at";
-const DISCARD: &str = "WITH ended AS (UPDATE messages m SET status = $2, processed_at = hub_now(), last_request = $3 \
+pub(super) const DISCARD: &str = "WITH ended AS (UPDATE messages m SET status = $2, processed_at = hub_now(), last_request = $3 \
       WHERE m.id = $1 RETURNING m.id, m.target_service), \
      rare AS (UPDATE endings e SET status = $2, ended_at = hub_now() WHERE e.id = $1) \
      INSERT INTO backlog AS b (target, slot, dead_letters, touched_at) \

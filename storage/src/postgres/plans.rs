@@ -12,10 +12,10 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, raw_sql};
 
 use super::accept::judge;
-use super::{claim, link, outbox, prepare, record, settle, sweep};
+use super::{claim, link, list, operator, outbox, prepare, record, settle, sweep};
 use crate::suite::RealClock;
 
-const STATEMENTS: [(&str, &str); 20] = [
+const STATEMENTS: [(&str, &str); 27] = [
     ("claim", claim::CLAIM),
     ("lapse", claim::LAPSE),
     ("due", claim::DUE),
@@ -36,6 +36,13 @@ const STATEMENTS: [(&str, &str); 20] = [
     ("one", record::ONE),
     ("many", record::MANY),
     ("known", judge::KNOWN),
+    ("open", operator::OPEN),
+    ("message", operator::MESSAGE),
+    ("lapse of one", operator::LAPSE),
+    ("cancel", operator::CANCEL),
+    ("replay", operator::REPLAY),
+    ("discard", operator::DISCARD),
+    ("sizes", list::SIZES),
 ];
 
 /// Of one all rows are wanted, of the other the first.
