@@ -39,3 +39,21 @@ fn what_is_not_delivered_is_found_in_the_store() -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn a_target_that_hangs_is_measured_beside_the_others() -> anyhow::Result<()> {
+    let output = Command::new(env!("CARGO_BIN_EXE_message-hub"))
+        .args(["bench", "isolation", "--nodes", "1", "--targets", "3", "--clients", "1", "--rate", "30"])
+        .args(["--rounds", "1", "--round", "2s", "--output", "json", "--data", env!("CARGO_TARGET_TMPDIR")])
+        .output()?;
+    let words = String::from_utf8_lossy(&output.stderr);
+    let report: Value =
+        serde_json::from_slice(&output.stdout).map_err(|error| anyhow::anyhow!("{error}: {words}"))?;
+    assert_eq!((output.status.code(), &report["lost"]), (Some(0), &Value::from(0)), "{report}");
+    assert!(report["tried"].as_u64() > Some(0), "nothing was tried at the one that hung: {report}");
+    assert!(report["caught_up_s"].is_number(), "{report}");
+    for half in ["all_well", "one_hangs"] {
+        assert!(report[half]["count"].as_u64() > Some(20), "{report}");
+    }
+    Ok(())
+}

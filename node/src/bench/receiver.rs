@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -12,6 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use url::Url;
 
@@ -22,7 +24,16 @@ use crate::client::source;
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,
+    desk: Arc<Desk>,
     _tasks: JoinSet<()>,
+}
+
+/// What the connections share.
+#[derive(Debug)]
+struct Desk {
+    ledger: Arc<SharedLedger>,
+    held: watch::Receiver<bool>,
+    tried: AtomicU64,
 }
 
 impl Receiver {
@@ -31,11 +42,30 @@ impl Receiver {
     /// # Errors
     /// When it cannot listen.
     pub async fn start(host: IpAddr, ledger: Arc<SharedLedger>) -> Result<Self, Error> {
+        Self::start_holding(host, ledger, watch::channel(false).1).await
+    }
+
+    /// The same, but while `held` is true deliveries get no answer and are not written down.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn start_holding(
+        host: IpAddr,
+        ledger: Arc<SharedLedger>,
+        held: watch::Receiver<bool>,
+    ) -> Result<Self, Error> {
         let listener = TcpListener::bind((host, 0)).await.map_err(Error::Receiver)?;
         let address = listener.local_addr().map_err(Error::Receiver)?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, ledger));
-        Ok(Self { address, _tasks: tasks })
+        let desk = Arc::new(Desk { ledger, held, tried: AtomicU64::new(0) });
+        tasks.spawn(accept(listener, Arc::clone(&desk)));
+        Ok(Self { address, desk, _tasks: tasks })
+    }
+
+    /// How many deliveries began to arrive, answered or not.
+    #[must_use]
+    pub fn tried(&self) -> u64 {
+        self.desk.tried.load(Ordering::Relaxed)
     }
 
     /// Its base URL.
@@ -48,7 +78,7 @@ impl Receiver {
     }
 }
 
-async fn accept(listener: TcpListener, ledger: Arc<SharedLedger>) {
+async fn accept(listener: TcpListener, desk: Arc<Desk>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -60,9 +90,9 @@ async fn accept(listener: TcpListener, ledger: Arc<SharedLedger>) {
                 };
                 // Without it answers wait for the other side; with it refused they are only later.
                 drop(stream.set_nodelay(true));
-                let ledger = Arc::clone(&ledger);
+                let desk = Arc::clone(&desk);
                 connections.spawn(async move {
-                    let service = service_fn(move |request| take(request, Arc::clone(&ledger)));
+                    let service = service_fn(move |request| take(request, Arc::clone(&desk)));
                     let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                     // A connection that is cut was a node that ended.
                     drop(served.await);
@@ -74,22 +104,27 @@ async fn accept(listener: TcpListener, ledger: Arc<SharedLedger>) {
 }
 
 /// A delivery counts when it has arrived whole.
-async fn take(
-    request: Request<Incoming>,
-    ledger: Arc<SharedLedger>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn take(request: Request<Incoming>, desk: Arc<Desk>) -> Result<Response<Full<Bytes>>, Infallible> {
     let delivery = request.method() == Method::POST;
     let key = request.headers().get("idempotency-key").and_then(|value| value.to_str().ok());
     let id = key.and_then(|key| uuid::Uuid::parse_str(key).ok());
+    if delivery {
+        desk.tried.fetch_add(1, Ordering::Relaxed);
+    }
     let mut body = request.into_body();
     while let Some(frame) = body.frame().await {
         if frame.is_err() {
             return Ok(answer(StatusCode::BAD_REQUEST));
         }
     }
+    if delivery {
+        let mut held = desk.held.clone();
+        // Without a sender nobody holds it. If the caller gives up meanwhile, this ends here.
+        drop(held.wait_for(|held| !held).await);
+    }
     match (delivery, id) {
         (true, Some(id)) => {
-            ledger.arrive(id.as_u128(), source::instant());
+            desk.ledger.arrive(id.as_u128(), source::instant());
             Ok(answer(StatusCode::OK))
         }
         (true, None) => Ok(answer(StatusCode::BAD_REQUEST)),

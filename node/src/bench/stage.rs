@@ -76,7 +76,7 @@ impl Stage {
         let sender: ServiceName =
             SENDER.parse().map_err(|error| Error::Usage(format!("{SENDER} {error}")))?;
         let targets = (0..options.targets).map(|number| format!("bench-{number}")).collect();
-        let mut stage = if options.urls.is_empty() {
+        let stage = if options.urls.is_empty() {
             let place = TempPlace::new(options.data.as_deref())?;
             let mut own = dev_cluster::Options::new(options.program.clone(), options.nodes);
             own.data = Some(place.path().to_owned());
@@ -113,22 +113,27 @@ impl Stage {
                 place: None,
             }
         };
-        stage.register(options.deliver).await?;
+        let url = stage.receiver.url()?;
+        for target in &stage.targets {
+            stage.register(target, &url).await?;
+        }
+        stage.deliver(options.deliver).await?;
         Ok(stage)
     }
 
-    async fn register(&mut self, deliver: bool) -> Result<(), Error> {
-        let url = self.receiver.url()?;
-        for target in &self.targets {
-            let body = json!({
-                "name": target,
-                "instances": [{ "id": "receiver", "url": url.as_str().trim_end_matches('/') }],
-                "delivery": { "max_concurrency": 200 },
-                "health_check": { "kind": "none" },
-            });
-            self.client.send(Call::post("/api/v1/services/register").json(body.to_string())).await?;
-        }
-        self.deliver(deliver).await
+    /// Registers a service of this name at `url`.
+    ///
+    /// # Errors
+    /// When the hub refuses.
+    pub(super) async fn register(&self, name: &str, url: &Url) -> Result<(), Error> {
+        let body = json!({
+            "name": name,
+            "instances": [{ "id": "receiver", "url": url.as_str().trim_end_matches('/') }],
+            "delivery": { "max_concurrency": 200 },
+            "health_check": { "kind": "none" },
+        });
+        self.client.send(Call::post("/api/v1/services/register").json(body.to_string())).await?;
+        Ok(())
     }
 
     /// Lets the services take messages, or pauses them.

@@ -212,6 +212,11 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// The same client, but what it sends goes to `target` and into `ledger`.
+    pub(super) fn sending_to(self, target: &str, ledger: &Arc<SharedLedger>) -> Self {
+        Self { target: target.to_owned(), ledger: Arc::clone(ledger), ..self }
+    }
+
     /// JSON is put together by hand: every part is ours and needs no escapes.
     fn push_message(&self, out: &mut String, number: u64) {
         use std::fmt::Write as _;

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod bench_job;
 mod cluster;
 pub(crate) mod cluster_status;
 mod completions;

@@ -9,6 +9,9 @@ use super::stage::{ENDED, RECOVERED, Stage};
 /// What the holder does after it has looked.
 const SLEEP: &str = "SELECT pg_sleep(86400)";
 
+/// It goes on in steps of so many messages, each of which has the usual time.
+const STEP: usize = 5_000;
+
 /// The holder, while its snapshot holds.
 const HOLDER: &str =
     "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(86400)' AND backend_xmin IS NOT NULL";
@@ -49,7 +52,12 @@ async fn beside(stage: &Stage) -> anyhow::Result<usize> {
         Ok((!pid.is_empty()).then_some(pid))
     })
     .await?;
-    stage.accepts(sizes::of_this_run().beside_held).await?;
+    let mut left = sizes::of_this_run().beside_held;
+    while left > 0 {
+        let some = left.min(STEP);
+        stage.accepts(some).await?;
+        left -= some;
+    }
     stage.works().await?;
     let kept = dead(stage).await?;
     anyhow::ensure!(kept > 0, "no row was kept: the transaction was not held");
